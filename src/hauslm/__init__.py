@@ -1,0 +1,56 @@
+"""hauslm: the tool with which a team brings its language model in-house.
+
+    import hauslm
+    decision = hauslm.decide("my-project")     # or: hauslm.decide() in the project folder
+
+The stages of the command line as functions that return the records (`hauslm.records`). Everything is
+loaded on first use; importing the package sets the offline and telemetry switches of its dependencies
+and does nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hauslm.base.egress import switch_off_telemetry
+
+__version__ = "0.1.0"
+
+switch_off_telemetry()
+
+_FROM_FLOW = (
+    "analyse",
+    "bundle",
+    "compare",
+    "decide",
+    "evaluate",
+    "plan",
+    "prepare",
+    "report",
+    "run",
+    "train",
+    "verify",
+)
+
+__all__ = [*_FROM_FLOW, "HauslmError", "Scenario", "__version__", "load_scenario"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: `import hauslm` must stay cheap (no pydantic, no torch).
+    if name in _FROM_FLOW:
+        from hauslm import flow
+
+        return getattr(flow, name)
+    if name == "HauslmError":
+        from hauslm.base.errors import HauslmError
+
+        return HauslmError
+    if name == "Scenario":
+        from hauslm.scenario import Scenario
+
+        return Scenario
+    if name == "load_scenario":
+        from hauslm.scenario import load
+
+        return load
+    raise AttributeError(f"module 'hauslm' has no attribute {name!r}")
