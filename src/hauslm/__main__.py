@@ -1,0 +1,5 @@
+"""`python -m hauslm` is the command line."""
+
+from hauslm.cli import main
+
+main()

@@ -1,0 +1,153 @@
+"""What every command shares: -C, --json, --language, --quiet, progress on standard error, the ending."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from hauslm.base import words
+from hauslm.base.words import N_, Sentence, as_text, say, translate
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from hauslm.flow import Project
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Terminal:
+    """Progress for people: a bar on a terminal, plain lines elsewhere, nothing with --quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.tty = sys.stderr.isatty() and not quiet
+        self._bars: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._title = ""
+        self._last_line = 0.0
+
+    def say(self, sentence: Sentence | str) -> None:
+        if not self.quiet:
+            self._pause()
+            click.echo(as_text(sentence), err=True)
+
+    def step(self, title: Sentence | str, done: float, total: float | None, **figures: Any) -> None:
+        if self.quiet:
+            return
+        name = as_text(title)
+        shown = "  ".join(f"{k} {as_text(v) if isinstance(v, Sentence) else _figure(v)}" for k, v in figures.items())
+        if self.tty:
+            self._bar(name, done, total, shown)
+        else:
+            self._line(name, done, total, shown)
+
+    def _line(self, name: str, done: float, total: float | None, shown: str) -> None:
+        finished = total is not None and done >= total
+        if name == self._title and not finished and time.monotonic() - self._last_line < 10:
+            return
+        if name == self._title and finished and getattr(self, "_said_end", "") == name:
+            return
+        self._said_end = name if finished else ""
+        self._title, self._last_line = name, time.monotonic()
+        of = f"{words.number(done, ',')}" + (f"/{words.number(total, ',')}" if total else "")
+        click.echo(f"  {name} {of}  {shown}".rstrip(), err=True)
+
+    def _bar(self, name: str, done: float, total: float | None, shown: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+                TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+                console=Console(stderr=True), transient=True,
+            )
+            self._bars.start()
+        if name != self._title or self._task is None:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._task = self._bars.add_task(name, total=total, figures=shown)
+            self._title = name
+        self._bars.update(self._task, completed=done, total=total, figures=shown)
+        if total is not None and done >= total:
+            self._pause()
+
+    def _pause(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars, self._task, self._title = None, None, ""
+
+    close = _pause
+
+
+def _figure(value: Any) -> str:
+    return words.number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+
+
+class Setting:
+    """The common options of one call."""
+
+    def __init__(self, folder: Path, as_json: bool, quiet: bool) -> None:
+        self.folder = folder
+        self.as_json = as_json
+        self.progress = Terminal(quiet)
+
+    def project(self) -> Project:
+        from hauslm import flow
+
+        return flow.Project.load(self.folder, self.progress)
+
+    def show(self, record: Any, next_step: Sentence | str = "") -> None:
+        """The record as JSON, or its summary for a person and the command that comes next."""
+        self.progress.close()
+        if self.as_json:
+            data = record.model_dump(mode="json", by_alias=True) if hasattr(record, "model_dump") else record
+            click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+            return
+        from hauslm import flow
+
+        self.print(flow.summary(record))
+        self.weiter(next_step)
+
+    def print(self, renderable: Any) -> None:
+        from rich.console import Console
+
+        # Without a terminal rich would fold at 80 columns; tables of figures need more.
+        console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 110, highlight=False)
+        console.print(renderable)
+
+    def weiter(self, next_step: Sentence | str) -> None:
+        if next_step and not self.as_json and not self.progress.quiet:
+            click.echo(say("Next: {step}", step=as_text(next_step)).text(), err=True)
+
+
+def common(function: F) -> F:
+    """Add the options that every command has; the command gets a `Setting` first."""
+
+    @click.option("-C", "directory", type=click.Path(file_okay=False, path_type=Path), default=Path("."), metavar="DIR", help=translate(N_("Project folder.")))
+    @click.option("--json", "as_json", is_flag=True, help=translate(N_("Print the record as JSON, nothing else.")))
+    @click.option("--language", metavar="LANG", help=translate(N_("Language: de or en.")))
+    @click.option("--quiet", "-q", is_flag=True, help=translate(N_("No progress and no messages.")))
+    @functools.wraps(function)
+    def wrapped(directory: Path, as_json: bool, language: str | None, quiet: bool, **rest: Any) -> Any:
+        if language is not None and language not in words.available_languages():
+            raise click.BadParameter(
+                say("'{value}' is not one of {choices}.", value=language, choices=", ".join(words.available_languages())).text(),
+                param_hint="--language",
+            )
+        setting = Setting(directory, as_json, quiet)
+        try:
+            return function(setting, **rest)
+        finally:
+            setting.progress.close()
+
+    return wrapped  # type: ignore[return-value]

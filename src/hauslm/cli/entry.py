@@ -1,0 +1,211 @@
+"""From process start to exit code: the guard, the lazy group of commands, the last net for errors.
+
+Commands are listed with their one-line help here, so that `hauslm --help` imports no command. Standard
+output carries the record or its summary and nothing else; progress and messages go to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+import hauslm
+from hauslm.base import egress, words
+from hauslm.base.errors import HauslmError, Interrupted
+from hauslm.base.words import N_, say, translate
+
+# name -> (module below hauslm.cli, one line of help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("run", N_("The whole way on the embedded model and sample documents.")),
+    "check": ("project", N_("Look at machine, GPU, packages, base model and network guard.")),
+    "init": ("project", N_("Ask about eight questions and write hauslm.yaml.")),
+    "compare": ("stages", N_("Cloud/API against local models, criterion by criterion, with figures.")),
+    "decide": ("stages", N_("Gates, cost, verdict with reasons, and what would flip it.")),
+    "plan": ("plan", N_("Memory, time, energy, cost; the settings that fit and are fastest.")),
+    "prepare": ("stages", N_("Documents into checked, split, tokenized examples.")),
+    "train": ("stages", N_("Train the adapter; interrupted runs resume.")),
+    "evaluate": ("stages", N_("Base against adapter on your own task, with intervals.")),
+    "bundle": ("share", N_("Pack adapter, tokenizer and records into one verifiable file.")),
+    "verify": ("share", N_("Check a stranger's bundle or adapter folder before loading it.")),
+    "export": ("share", N_("Merge into the base model, or write a plain training script.")),
+    "analyse": ("stages", N_("Articles into schema-valid rows; resumable.")),
+    "serve": ("serve", N_("OpenAI-compatible server on this machine.")),
+    "web": ("serve", N_("The same stages as pages on this machine.")),
+    "report": ("run", N_("Write the report from the records: Markdown, HTML, PDF, JSON.")),
+    "run": ("run", N_("Every stage that is missing or out of date, in order.")),
+    "catalog": ("catalog", N_("Models, GPUs, offers, tariffs and rules with sources and dates.")),
+    "schema": ("project", N_("JSON Schema of the project file.")),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows the commands by name; imports one only when it runs or asks for its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"hauslm.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        command.help = translate(COMMANDS[cmd_name][1])
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section(translate(N_("Commands"))):
+            formatter.write_dl([(n, translate(h)) for n, (_, h) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in COMMANDS:
+            from hauslm.base.errors import UsageError, did_you_mean
+
+            raise UsageError(
+                "H100",
+                say("There is no command '{name}'.", name=name),
+                next_step=did_you_mean(name, COMMANDS),
+            )
+        return super().resolve_command(ctx, args)
+
+
+def _language_before_click(arguments: list[str]) -> str:
+    """The language must be known before click prints help or errors: look ahead for --language."""
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--language="):
+            return argument.split("=", 1)[1]
+        if argument == "--language" and position + 1 < len(arguments):
+            return arguments[position + 1]
+    return _project_language(arguments) or words.environment_language()
+
+
+def _project_language(arguments: list[str]) -> str:
+    """`language:` of the project file, by a cheap look (the real reading comes later)."""
+    folder = "."
+    for position, argument in enumerate(arguments):
+        if argument == "-C" and position + 1 < len(arguments):
+            folder = arguments[position + 1]
+        elif argument.startswith("-C") and len(argument) > 2:
+            folder = argument[2:]
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        with (Path(folder).expanduser() / "hauslm.yaml").open(encoding="utf-8") as stream:
+            for line in stream.read(1 << 16).splitlines():
+                if line.startswith("language:"):
+                    return line.split(":", 1)[1].split("#")[0].strip(" \"'")
+    return ""
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
+@click.version_option(hauslm.__version__, prog_name="hauslm")
+@click.pass_context
+def group(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def _stop(signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _options_after_command(arguments: list[str]) -> list[str]:
+    """`hauslm -C DIR decide` means `hauslm decide -C DIR`: the common options go behind the command."""
+    before: list[str] = []
+    rest = list(arguments)
+    while rest:
+        if rest[0] in ("-C", "--language") and len(rest) > 1:
+            before += [rest.pop(0), rest.pop(0)]
+        elif rest[0] in ("--json", "--quiet", "-q") or rest[0].startswith("--language="):
+            before.append(rest.pop(0))
+        else:
+            break
+    known = bool(rest) and rest[0] in COMMANDS
+    return [rest[0], *before, *rest[1:]] if known else arguments
+
+
+def entry(arguments: list[str] | None = None) -> int:
+    """Run and return the exit code; nothing but sentences reaches the user."""
+    arguments = _options_after_command(list(sys.argv[1:] if arguments is None else arguments))
+    egress.shut("strict")
+    code = _language_before_click(arguments)
+    words.use_language(code if code in words.available_languages() else "en")
+    group.help = translate(
+        N_("hauslm brings a team's language model in-house: decide, plan, prepare, train, evaluate, share, analyse, serve. Everything runs offline.")
+    )
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, _stop)
+    try:
+        result = group.main(args=arguments, prog_name="hauslm", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as error:
+        return int(error.exit_code)
+    except click.exceptions.Abort:
+        return _interrupted()
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return 2
+    except HauslmError as error:
+        _tell(error.text())
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _interrupted()
+    except BrokenPipeError:
+        # The reader went away (`hauslm ... | head`); not a fault of ours.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _unexpected(error, arguments)
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
+
+
+def _interrupted() -> int:
+    error = Interrupted(
+        "H750",
+        say("Stopped on request; what was finished is saved."),
+        next_step=say("The same command goes on where it stopped."),
+    )
+    _tell(error.text())
+    return error.exit_code
+
+
+def _unexpected(error: Exception, arguments: list[str]) -> int:
+    """A fault of ours: the traceback goes to a file, the user gets a sentence and the path."""
+    folder = Path("logs")
+    for position, argument in enumerate(arguments[:-1]):
+        if argument == "-C":
+            folder = Path(arguments[position + 1]) / "logs"
+    path = folder / f"error-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    text = "".join(traceback.format_exception(error))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"hauslm {hauslm.__version__} {' '.join(arguments)}\n{text}", encoding="utf-8")
+        where = str(path)
+    except OSError:
+        where = ""
+    _tell(
+        HauslmError(
+            "H900",
+            say("hauslm met a fault of its own ({kind}: {reason}).", kind=type(error).__name__, reason=str(error)[:200]),
+            where=where,
+            next_step=say("Please report it with the file named above; your records are unharmed."),
+        ).text()
+    )
+    return 70

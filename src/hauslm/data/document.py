@@ -1,0 +1,174 @@
+"""What is a document to the house? Cleaned text with sections, rights and provenance, whatever it was.
+
+Readers build it through `TextBuilder`, so that every format ends up with the same kind of text: NFC,
+no control characters, paragraphs separated by one empty line, section offsets that fit the text.
+What a reader left out on purpose (references, table cells, ...) is counted in `left_out`, never lost
+without a word.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hauslm.base.files import sha256_bytes
+from hauslm.base.words import Sentence
+
+UNKNOWN_LANGUAGE = "unknown"
+
+# Everything that is not text: C0/C1 controls but tab and newline, surrogates, private "not a character".
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_ZERO_WIDTH = re.compile(r"[\u200b\u200c\u2060\ufeff\u00ad\U000e0000-\U000e007f]")
+_BLANKS = re.compile(r"[^\S\n]+")
+_EMPTY_LINES = re.compile(r"\n\s*\n\s*")
+_LIGATURES = str.maketrans(
+    {"\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl", "\ufb05": "st"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one input file may cost. Beyond a limit the file is rejected, not cut."""
+
+    file_bytes: int = 256 << 20  # formats that are read as a whole
+    line_bytes: int = 64 << 20  # one line of JSONL, one cell of CSV
+    unpacked_bytes: int = 512 << 20  # DOCX parts together
+    unpack_ratio: int = 200  # unpacked : packed; ordinary XML stays below 30
+    gzip_bytes: int = 16 << 30  # a compressed JSONL is streamed, so it may be large
+    pdf_pages: int = 2000
+    pdf_seconds: float = 60.0
+    pdf_memory_bytes: int = 1 << 30
+    xml_depth: int = 250
+    text_field: str = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A titled stretch of the text: characters `start` (inclusive) to `end` (exclusive)."""
+
+    title: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A part of a file (a line, a row) that was not used; `place` is '' for the whole file."""
+
+    reason: Sentence
+    place: str = ""
+
+
+class UnreadableError(Exception):
+    """A reader's word for 'not this file', with the reason as a sentence; never reaches a user."""
+
+    def __init__(self, reason: Sentence) -> None:
+        super().__init__(reason.template)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document. `messages` is filled for conversations (then `text` is their plain reading).
+
+    `licence` is a short label, `licence_class` one of `data.rights.CLASSES`; the full statement stands
+    in `metadata["licence_statement"]`. `sha256` is that of the text.
+    """
+
+    id: str
+    title: str
+    text: str
+    language: str = UNKNOWN_LANGUAGE
+    licence: str = ""
+    licence_class: str = "unknown"
+    doi: str = ""
+    source_file: str = ""
+    format: str = ""
+    sections: tuple[Section, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+    messages: tuple[Mapping[str, str], ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notices: tuple[Sentence, ...] = ()
+
+    def with_hash(self) -> Document:
+        return replace(self, sha256=sha256_bytes(self.text.encode("utf-8", "surrogatepass")))
+
+
+def clean(text: str) -> str:
+    """NFC, Unix newlines, no control or invisible characters, ligatures spelt out.
+
+    Idempotent. Never shortens visible text.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
+    text = _ZERO_WIDTH.sub("", _CONTROL.sub(" ", text.translate(_LIGATURES)))
+    return unicodedata.normalize("NFC", text)
+
+
+def tidy(text: str) -> str:
+    """`clean`, then single blanks, and paragraphs separated by exactly one empty line."""
+    lines = (_BLANKS.sub(" ", line).strip() for line in clean(text).split("\n"))
+    return _EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip()
+
+
+def one_line(text: str) -> str:
+    """`clean`, with every run of white space turned into one blank."""
+    return " ".join(clean(text).split())
+
+
+def hidden_characters(text: str) -> int:
+    """Zero-width and tag characters: invisible to people, read by models (prompt injection)."""
+    return sum(1 for c in _ZERO_WIDTH.findall(text) if c not in "\u00ad\ufeff")
+
+
+_DOI = re.compile(r"10\.\d{4,9}/[^\s\"'<>]+", re.IGNORECASE)
+
+
+def normal_doi(text: str) -> str:
+    """The DOI in a field or address, lower case, without resolver and trailing punctuation; or ''."""
+    match = _DOI.search(text or "")
+    return match.group(0).rstrip(".,;:)]}").lower() if match else ""
+
+
+def normal_title(title: str) -> str:
+    """Letters and digits of a title, case-folded: what makes two spellings one title."""
+    folded = unicodedata.normalize("NFKD", title).casefold()
+    return " ".join(re.findall(r"\w+", "".join(c for c in folded if not unicodedata.combining(c))))
+
+
+class TextBuilder:
+    """Collects headings and paragraphs and keeps the section offsets true."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._length = 0
+        self._marks: list[tuple[str, int]] = []
+        self.left_out: Counter[str] = Counter()
+
+    def paragraph(self, text: str) -> None:
+        text = tidy(text)
+        if text:
+            if self._parts:
+                self._length += 2
+            self._parts.append(text)
+            self._length += len(text)
+
+    def heading(self, title: str) -> None:
+        """Begin a section; the title itself is part of the text."""
+        title = one_line(title)
+        if title:
+            self._marks.append((title, self._length + (2 if self._parts else 0)))
+            self.paragraph(title)
+
+    def build(self) -> tuple[str, tuple[Section, ...]]:
+        """Text and sections; sections are flat and do not overlap."""
+        text = "\n\n".join(self._parts)
+        ends = [start for _, start in self._marks[1:]] + [len(text)]
+        return text, tuple(
+            Section(title, start, len(text[start:end].rstrip()) + start)
+            for (title, start), end in zip(self._marks, ends, strict=True)
+        )

@@ -1,0 +1,649 @@
+"""Which stage comes next? Stages by name on a project folder; the only room that knows all rooms.
+
+A stage takes the project file and the records before it, and leaves one record. It is up to date when
+its record's `inputs` (sha256 of the sections of the project file that it reads, of the records it was
+made from, and of the documents) are what they would be now. So: delete a record and that stage and
+those that build on it run again, nothing else.
+
+    compare                       (stands alone)
+    decide -> plan -> prepare -> train -> evaluate -> bundle -> analyse
+    report                        (needs nothing but the folder)
+
+Rooms are imported when their stage runs: `hauslm --help` and `decide` must not pay for torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hauslm.base import files
+from hauslm.base.errors import DataError, RefusedError, UsageError, did_you_mean
+from hauslm.base.progress import Progress, Silent
+from hauslm.base.words import N_, Sentence, say, speaking, translate
+
+if TYPE_CHECKING:  # records and scenario need pydantic; annotations do not
+    from hauslm.records import (
+        Analysis,
+        Bundle,
+        Comparison,
+        Corpus,
+        Decision,
+        Evaluation,
+        Plan,
+        Record,
+        Run,
+    )
+    from hauslm.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One room's turn: the record it leaves, the records it needs, what it reads of the project file."""
+
+    name: str
+    record: str
+    title: str
+    needs: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    documents: str = ""  # dotted field with paths whose contents count as input
+
+
+STAGES: dict[str, Stage] = {
+    s.name: s
+    for s in (
+        Stage("compare", "comparison", N_("Comparison"), (), ("scenario", "model")),
+        Stage("decide", "decision", N_("Decision"), (), ("scenario", "model")),
+        Stage("plan", "plan", N_("Plan"), ("decision",), ("scenario", "model", "adapter", "training")),
+        Stage(
+            "prepare",
+            "corpus",
+            N_("Preparation"),
+            ("plan",),
+            ("documents", "model", "training", "evaluation.task", "adapter"),
+            "documents.paths",
+        ),
+        Stage("train", "run", N_("Training"), ("plan", "corpus"), ("model", "adapter", "training")),
+        Stage("evaluate", "evaluation", N_("Evaluation"), ("corpus", "run"), ("evaluation", "model")),
+        Stage("bundle", "bundle", N_("Bundle"), ("corpus", "run", "evaluation"), ("name", "model")),
+        Stage(
+            "analyse", "analysis", N_("Analysis"), ("corpus", "run", "bundle"), ("analysis", "model"),
+            "analysis.paths",
+        ),
+    )
+}
+
+
+@dataclass
+class Project:
+    """A project folder with its scenario; `load` reads the project file."""
+
+    folder: files.ProjectFolder
+    scenario: Scenario
+    progress: Progress = field(default_factory=Silent)
+
+    @classmethod
+    def load(cls, root: Path | str = ".", progress: Progress | None = None) -> Project:
+        from hauslm.scenario import load
+
+        folder = files.ProjectFolder(root)
+        return cls(folder, load(folder.file), progress or Silent())
+
+
+def _as_project(project: Project | Path | str, progress: Progress | None = None) -> Project:
+    if isinstance(project, Project):
+        return project
+    return Project.load(project, progress)
+
+
+# ---------------------------------------------------------------- what is up to date?
+
+
+def _section(scenario: Scenario, dotted: str) -> Any:
+    node: Any = scenario
+    for part in dotted.split("."):
+        node = getattr(node, part)
+    return node.model_dump(mode="json") if hasattr(node, "model_dump") else node
+
+
+def expected_inputs(project: Project, stage: Stage) -> dict[str, str]:
+    """sha256 by name of everything `stage` would read now; a missing record reads as 'missing'."""
+    inputs = {
+        f"hauslm.yaml:{s}": files.sha256_bytes(files.canonical_json(_section(project.scenario, s)))
+        for s in stage.sections
+    }
+    for record in stage.needs:
+        path = project.folder.record(record)
+        inputs[f"records/{record}.json"] = files.sha256_file(path) if path.is_file() else "missing"
+    if stage.documents:
+        inputs["documents"] = _documents_hash(project, stage.documents)
+    return inputs
+
+
+def _documents_hash(project: Project, dotted: str) -> str:
+    """One hash over the contents of all files below the paths; file hashes are cached by size, mtime."""
+    node: Any = project.scenario
+    for part in dotted.split("."):
+        node = getattr(node, part)
+    paths = [str(p) for p in node]
+    task = project.scenario.evaluation.task
+    if dotted.startswith("documents"):
+        paths += [p for p in (task.file, task.train_file, task.test_file) if p]
+    cache_file = project.folder.work / "file-hashes.json"
+    cache: dict[str, list[Any]] = {}
+    if cache_file.is_file():
+        try:
+            cache = files.read_json(cache_file)
+        except DataError:
+            cache = {}
+    fresh: dict[str, list[Any]] = {}
+    lines = []
+    for path in _files_below(project.folder.root, paths):
+        stat = path.stat()
+        key, stamp = str(path), [stat.st_size, stat.st_mtime_ns]
+        known = cache.get(key)
+        digest = known[2] if known and known[:2] == stamp else files.sha256_file(path)
+        fresh[key] = [*stamp, digest]
+        lines.append(f"{project.folder.relative(path)}\0{digest}\n")
+    if fresh and any(cache.get(k) != v for k, v in fresh.items()):
+        files.write_json(cache_file, cache | fresh)
+    return files.sha256_bytes("".join(sorted(lines)).encode())
+
+
+def _files_below(root: Path, paths: list[str]) -> list[Path]:
+    found: set[Path] = set()
+    for name in paths:
+        path = Path(name).expanduser()
+        path = path if path.is_absolute() else root / path
+        if path.is_file():
+            found.add(path)
+        elif path.is_dir():
+            found.update(p for p in path.rglob("*") if p.is_file())
+        elif any(c in name for c in "*?["):
+            pattern = path.relative_to(path.anchor) if path.is_absolute() else Path(name)
+            base = Path(path.anchor) if Path(name).is_absolute() else root
+            found.update(p for p in base.glob(str(pattern)) if p.is_file())
+    return sorted(found)
+
+
+def load_record(project: Project, record: str) -> Any:
+    """The record, or None if the file is not there. H312 if it is damaged."""
+    from hauslm.records import RECORDS
+
+    path = project.folder.record(record)
+    return RECORDS[record].load(path) if path.is_file() else None
+
+
+def state(project: Project, stage: Stage) -> str:
+    """'current', 'missing' or 'outdated' (its inputs changed, or the record is damaged)."""
+    if not project.folder.record(stage.record).is_file():
+        return "missing"
+    try:
+        record = load_record(project, stage.record)
+    except DataError:
+        return "outdated"
+    if record.inputs != expected_inputs(project, stage):
+        return "outdated"
+    if stage.name == "train" and not (project.folder.root / record.adapter.path).exists():
+        return "outdated"
+    return "current"
+
+
+def stage_named(name: str) -> Stage:
+    if name not in STAGES:
+        raise UsageError(
+            "H101",
+            say("There is no stage '{name}'.", name=name),
+            next_step=did_you_mean(name, STAGES),
+        )
+    return STAGES[name]
+
+
+# ---------------------------------------------------------------- running stages
+
+
+def run_stage(
+    project: Project,
+    name: str,
+    *,
+    prerequisites: bool = True,
+    options: Mapping[str, Any] | None = None,
+    force: bool = True,
+) -> Record:
+    """Run one stage (and, first, whatever it needs that is missing or out of date); save its record."""
+    stage = stage_named(name)
+    if prerequisites:
+        for record in stage.needs:
+            needed = next(s for s in STAGES.values() if s.record == record)
+            if state(project, needed) != "current":
+                _run_needed(project, needed, stage)
+    if not force and state(project, stage) == "current":
+        record: Record = load_record(project, stage.record)
+        return record
+    return _execute(project, stage, dict(options or {}))
+
+
+def _run_needed(project: Project, needed: Stage, wanted: Stage) -> None:
+    project.progress.say(
+        say(
+            "'{wanted}' needs records/{record}.json, which is missing or out of date: '{needed}' runs first.",
+            wanted=wanted.name,
+            record=needed.record,
+            needed=needed.name,
+        )
+    )
+    try:
+        run_stage(project, needed.name, force=False)
+    except RefusedError as error:
+        # Whoever asks for a plan or an adapter has decided already; the refusal stays visible.
+        if needed.name != "decide":
+            raise
+        project.progress.say(
+            say("No decision was recorded ({reason}); '{wanted}' goes on without it.",
+                reason=error.what, wanted=wanted.name)
+        )
+
+
+def _execute(project: Project, stage: Stage, options: dict[str, Any]) -> Record:
+    import hauslm
+
+    with speaking(project.scenario.language), files.lock(project.folder.work, "stage"):
+        inputs = expected_inputs(project, stage)
+        record: Record = _ROOMS[stage.name](project, options)
+        done = record.model_copy(
+            update={
+                "inputs": inputs,
+                "hauslm_version": hauslm.__version__,
+                "language": project.scenario.language,
+            }
+        )
+        done.save(project.folder.records)
+    return done
+
+
+def run(
+    project: Project | Path | str = ".",
+    *,
+    until: str | None = None,
+    progress: Progress | None = None,
+    on_stage: Callable[[Stage, str, float], None] | None = None,
+) -> dict[str, Record]:
+    """Every stage that is missing or out of date, in order, then the report.
+
+    `until` names the last stage. `on_stage(stage, 'running'|'current'|'done', seconds)` is told.
+    Returns the records by name. Errors of a stage end the run; what was finished stays.
+    """
+    project = _as_project(project, progress)
+    if until is not None and until != "report":
+        stage_named(until)
+    records: dict[str, Record] = {}
+    for stage in STAGES.values():
+        tell = on_stage or (lambda *_: None)
+        if state(project, stage) == "current":
+            tell(stage, "current", 0.0)
+            records[stage.record] = load_record(project, stage.record)
+        else:
+            tell(stage, "running", 0.0)
+            started = time.monotonic()
+            records[stage.record] = run_stage(project, stage.name, prerequisites=False)
+            tell(stage, "done", time.monotonic() - started)
+        if stage.name == until:
+            return records
+    report(project)
+    return records
+
+
+# ---------------------------------------------------------------- the rooms, one line of wiring each
+
+
+def _compare(project: Project, options: dict[str, Any]) -> Comparison:
+    from hauslm.decide.comparison import compare as room
+
+    return room(project.scenario, evaluation=_if_sound(project, "evaluation"))
+
+
+def _decide(project: Project, options: dict[str, Any]) -> Decision:
+    from hauslm.decide.verdict import decide as room
+
+    return room(
+        project.scenario,
+        measured={n: r for n in ("run", "analysis") if (r := _if_sound(project, n)) is not None},
+        evaluation=_if_sound(project, "evaluation"),
+    )
+
+
+def _if_sound(project: Project, record: str) -> Any:
+    """A later record as a measured figure for an earlier stage; damaged ones are simply not used."""
+    try:
+        return load_record(project, record)
+    except DataError:
+        return None
+
+
+def _plan(project: Project, options: dict[str, Any]) -> Plan:
+    from hauslm.plan.search import plan as room
+
+    result = room(
+        project.scenario,
+        load_record(project, "decision"),
+        _if_sound(project, "corpus"),
+        project_root=project.folder.root,
+        evidence=options.get("evidence", "formula"),
+        progress=project.progress,
+    )
+    return result
+
+
+def _prepare(project: Project, options: dict[str, Any]) -> Corpus:
+    from hauslm.data.prepare import prepare as room
+
+    return room(
+        project.scenario,
+        project.folder,
+        plan=load_record(project, "plan"),
+        progress=project.progress,
+    )
+
+
+def _train(project: Project, options: dict[str, Any]) -> Run:
+    from hauslm.train.loop import train as room
+
+    return room(
+        project.scenario,
+        project.folder,
+        plan=load_record(project, "plan"),
+        corpus=load_record(project, "corpus"),
+        resume=bool(options.get("resume", True)),
+        accept_change=bool(options.get("accept_change", False)),
+        progress=project.progress,
+    )
+
+
+def _evaluate(project: Project, options: dict[str, Any]) -> Evaluation:
+    from hauslm.evaluate.run import evaluate as room
+
+    return room(
+        project.scenario,
+        project.folder,
+        corpus=load_record(project, "corpus"),
+        run=load_record(project, "run"),
+        progress=project.progress,
+    )
+
+
+def _bundle(project: Project, options: dict[str, Any]) -> Bundle:
+    from hauslm.share.bundle import bundle as room
+
+    return room(
+        project.scenario,
+        project.folder,
+        run=load_record(project, "run"),
+        corpus=load_record(project, "corpus"),
+        evaluation=load_record(project, "evaluation"),
+        progress=project.progress,
+        **options,
+    )
+
+
+def _analyse(project: Project, options: dict[str, Any]) -> Analysis:
+    from hauslm.analyse.run import analyse as room
+
+    return room(
+        project.scenario,
+        project.folder,
+        run=load_record(project, "run"),
+        corpus=load_record(project, "corpus"),
+        progress=project.progress,
+    )
+
+
+_ROOMS: dict[str, Callable[[Project, dict[str, Any]], Any]] = {
+    "compare": _compare,
+    "decide": _decide,
+    "plan": _plan,
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "bundle": _bundle,
+    "analyse": _analyse,
+}
+
+
+# ---------------------------------------------------------------- the Python API
+
+
+def _api(name: str, project: Any, progress: Progress | None, **options: Any) -> Any:
+    from hauslm.scenario import Scenario
+
+    if isinstance(project, Scenario):
+        # A scenario without a folder: nothing is read from or written to the disk.
+        loose = Project(files.ProjectFolder("."), project, progress or Silent())
+        return _without_folder(name, loose)
+    return run_stage(_as_project(project, progress), name, options=options)
+
+
+def _without_folder(name: str, project: Project) -> Any:
+    if name == "compare":
+        from hauslm.decide.comparison import compare as compare_room
+
+        return compare_room(project.scenario)
+    if name == "decide":
+        from hauslm.decide.verdict import decide as decide_room
+
+        return decide_room(project.scenario)
+    if name == "plan":
+        from hauslm.plan.search import plan as plan_room
+
+        return plan_room(project.scenario, None, None, project_root=project.folder.root)
+    raise UsageError(
+        "H102",
+        say("'{name}' works on a project folder, not on a scenario alone.", name=name),
+        next_step=say("Give the path of the project folder."),
+    )
+
+
+def compare(project: Project | Scenario | Path | str = ".", *, progress: Progress | None = None) -> Comparison:
+    """Cloud/API against local open-weight models, criterion by criterion."""
+    result: Comparison = _api("compare", project, progress)
+    return result
+
+
+def decide(project: Project | Scenario | Path | str = ".", *, progress: Progress | None = None) -> Decision:
+    """Gates, cost over the horizon, verdict with reasons, and what would flip it."""
+    result: Decision = _api("decide", project, progress)
+    return result
+
+
+def plan(
+    project: Project | Scenario | Path | str = ".",
+    *,
+    progress: Progress | None = None,
+    evidence: str = "formula",
+) -> Plan:
+    """Memory, time, energy, cost; the settings that fit and are fastest."""
+    result: Plan = _api("plan", project, progress, evidence=evidence)
+    return result
+
+
+def prepare(project: Project | Path | str = ".", *, progress: Progress | None = None) -> Corpus:
+    """Documents -> checked, split, tokenized examples."""
+    result: Corpus = _api("prepare", project, progress)
+    return result
+
+
+def train(
+    project: Project | Path | str = ".",
+    *,
+    progress: Progress | None = None,
+    resume: bool = True,
+    accept_change: bool = False,
+) -> Run:
+    """The adapter. Resumes from the newest sound checkpoint unless `resume` is False."""
+    result: Run = _api("train", project, progress, resume=resume, accept_change=accept_change)
+    return result
+
+
+def evaluate(project: Project | Path | str = ".", *, progress: Progress | None = None) -> Evaluation:
+    """Base against adapter, paired, with intervals over documents, and a verdict in words."""
+    result: Evaluation = _api("evaluate", project, progress)
+    return result
+
+
+def bundle(project: Project | Path | str = ".", *, progress: Progress | None = None, **options: Any) -> Bundle:
+    """One verified file with adapter, tokenizer, records and licence duties."""
+    result: Bundle = _api("bundle", project, progress, **options)
+    return result
+
+
+def analyse(project: Project | Path | str = ".", *, progress: Progress | None = None) -> Analysis:
+    """Articles -> schema-valid rows, resumable."""
+    result: Analysis = _api("analyse", project, progress)
+    return result
+
+
+def report(
+    project: Project | Path | str = ".",
+    *,
+    template: str = "full",
+    formats: tuple[str, ...] = ("html", "md", "json"),
+    language: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Path]:
+    """`report/` from whatever records the folder holds; returns the files by format."""
+    from hauslm.records import RECORDS
+    from hauslm.report.build import build
+
+    project = _as_project(project, progress)
+    records = {name: load_record(project, name) for name in RECORDS}
+    code = language or project.scenario.language
+    with speaking(code):
+        return build(
+            project.scenario,
+            project.folder,
+            {n: r for n, r in records.items() if r is not None},
+            template=template,
+            formats=formats,
+            language=code,
+        )
+
+
+def verify(path: Path | str, *, base: Path | str | None = None) -> dict[str, Any]:
+    """Check a stranger's bundle or adapter folder without loading it. RefusedError with the reason."""
+    from hauslm.share.verify import verify as room
+
+    return room(Path(path), base=Path(base) if base else None)
+
+
+# ---------------------------------------------------------------- free-standing questions
+
+
+def plan_free(**question: Any) -> Plan:
+    """`hauslm plan --model M --method ... --gpu G`: does it fit, without a project."""
+    from hauslm.plan.search import plan_free as room
+
+    return room(**question)
+
+
+def catalog(kind: str, identifier: str | None = None) -> dict[str, Any]:
+    """The facts with sources and dates, as a listing or one entry in full."""
+    from hauslm.catalog import show
+
+    return show.answer(kind, identifier)
+
+
+def schema(language: str | None = None) -> dict[str, Any]:
+    from hauslm.scenario import json_schema
+
+    return json_schema(language)
+
+
+def summary(record: Record, language: str | None = None) -> Any:
+    """The record for a person at a terminal: a `rich` renderable."""
+    from hauslm.report.terminal import render
+
+    return render(record, language)
+
+
+def why_option(project: Project | Path | str, option: str) -> list[Sentence]:
+    """Why an option was cut, refused, or ranks where it does. H120 for an unknown one."""
+    from hauslm.decide.why import why
+
+    project = _as_project(project)
+    return list(why(load_record(project, "decision"), option))
+
+
+def decision_diff(old: Path, new: Decision) -> list[Sentence]:
+    """What changed against an older decision, and why."""
+    from hauslm.decide.diff import diff
+    from hauslm.records import Decision as DecisionRecord
+
+    return [said.sentence() for said in diff(DecisionRecord.load(old), new)]
+
+
+def decision_note(decision: Decision, language: str | None = None) -> str:
+    """The decision as a Markdown note in MADR form, with revisit date and triggers."""
+    from hauslm.decide.note import note
+
+    return note(decision, language)
+
+
+def export(project: Project | Path | str, kind: str, target: Path | None = None, **options: Any) -> dict[str, Any]:
+    """merge, gguf, ollama, script: the ways out of hauslm."""
+    from hauslm.share.export import export as room
+
+    project = _as_project(project)
+    return room(project.scenario, project.folder, kind, target, run=load_record(project, "run"), **options)
+
+
+def serve(project: Project | Path | str = ".", **options: Any) -> None:
+    """The OpenAI-compatible server on this machine; returns when it is stopped."""
+    from hauslm.serve.app import serve as room
+
+    project = _as_project(project)
+    room(project.scenario, project.folder, run=load_record(project, "run"), **options)
+
+
+def questions() -> Any:
+    """The questions of `hauslm init`, each with default, choices and why it is asked."""
+    from hauslm.start import QUESTIONS
+
+    return QUESTIONS
+
+
+def init(root: Path | str, answers: Mapping[str, Any], *, overwrite: bool = False) -> Path:
+    """Write a commented hauslm.yaml from the answers (what is not answered takes the lab's default)."""
+    from hauslm.start import write_project_file
+
+    return write_project_file(Path(root), answers, overwrite=overwrite)
+
+
+def check(root: Path | str = ".") -> list[Any]:
+    """Machine, GPU, packages, base model, network guard: rows with title, ok, detail, next command."""
+    from hauslm.start import check as rows
+
+    return rows(Path(root))
+
+
+def demo(
+    root: Path | str = "demo",
+    *,
+    language: str = "en",
+    until: str | None = None,
+    progress: Progress | None = None,
+    on_stage: Callable[[Stage, str, float], None] | None = None,
+) -> Path:
+    """The whole way on the embedded model and sample documents; returns the report's path."""
+    from hauslm.start import write_demo
+
+    folder = write_demo(Path(root), language)
+    project = Project.load(folder, progress)
+    run(project, until=until, on_stage=on_stage)
+    return project.folder.report / "report.html"
+
+
+def stage_title(stage: Stage) -> str:
+    return translate(stage.title)
+
