@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import itertools
 import json
 import lzma
 import math
@@ -40,8 +41,10 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -62,7 +65,9 @@ UNK, BOS, EOS, INST, INST_END, PAD = "<unk>", "<s>", "</s>", "[INST]", "[/INST]"
 # The order gives the ids 0 to 5; the first five are those of Mistral's own tokenizers.
 SPECIAL_TOKENS = (UNK, BOS, EOS, INST, INST_END, PAD)
 WINDOW = 2048  # the longest sequence trained, and the piece of the stream that is shuffled
-TOKENS_PER_STEP = 8192
+TOKENS_PER_STEP = 4096
+EVAL_TEXTS = 12  # of each language
+CHAT_PROMPTS = 30  # of each kind, in the evaluation
 GROUP = 16  # windows drawn together; their rows are mixed, so that a batch sees many articles
 
 
@@ -83,13 +88,10 @@ class Document:
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSON Lines file, gzipped or not."""
-    opened = (
-        gzip.open(path, "rt", encoding="utf-8")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8")
-    )
-    with opened as lines:
-        for line in lines:
+    raw = path.read_bytes()
+    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    for line in text.split("\n"):
+        if line.strip():
             yield json.loads(line)
 
 
@@ -137,9 +139,7 @@ def load_documents(data: Path) -> list[Document]:
             if not text.startswith(title):
                 text = f"{title}\n\n{text}"
             out.append(
-                Document(
-                    str(row["id"]), str(row.get("doi", "")), row["licence"], title, lang, text
-                )
+                Document(str(row["id"]), str(row.get("doi", "")), row["licence"], title, lang, text)
             )
     for path in sorted((data / "german" / "rki").glob("*.md")):
         if path.name != "README.md":
@@ -298,9 +298,7 @@ def sentences(text: str) -> list[str]:
     return [p.strip() for p in parts if 40 <= len(p.strip()) <= 300 and p.strip()[-1] in ".!?"]
 
 
-def make_turn(
-    doc: Document, task: str, rng: random.Random, lang: str
-) -> tuple[str, str] | None:
+def make_turn(doc: Document, task: str, rng: random.Random, lang: str) -> tuple[str, str] | None:
     """One question with its answer, both from the text, or None where the text yields none."""
     lines = (p.strip() for p in doc.text.split("\n"))
     # A paragraph begins with a letter; table rows and markup do not.
@@ -408,9 +406,7 @@ def build_stream(
     return windows
 
 
-def batches(
-    windows: np.ndarray, group: int, length: int, seed: int
-) -> Iterator[torch.Tensor]:
+def batches(windows: np.ndarray, group: int, length: int, seed: int) -> Iterator[torch.Tensor]:
     """The batches of one group of windows, cut to rows of ``length`` and mixed."""
     start = group * GROUP
     take = np.arange(start, start + GROUP) % len(windows)
@@ -445,14 +441,18 @@ def make_config(args: argparse.Namespace) -> MistralConfig:
 
 
 def make_optimizers(model: MistralForCausalLM, args: argparse.Namespace) -> list[Any]:
-    """Muon for the matrices inside the layers, AdamW for embedding and norms."""
+    """Muon for the matrices inside the layers, AdamW for embedding and norms.
+
+    Muon stands twice, with half of the matrices each, so that two threads can step.
+    """
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed_tokens" not in n]
     outer = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed_tokens" in n]
-    muon = torch.optim.Muon(
-        inner, lr=args.lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
-    )
+    muons = [
+        torch.optim.Muon(half, lr=args.lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+        for half in (inner[::2], inner[1::2])
+    ]
     adam = torch.optim.AdamW(outer, lr=args.lr_embed, betas=(0.9, 0.95), weight_decay=0.0)
-    return [muon, adam]
+    return [*muons, adam]
 
 
 def lr_factor(step: int, fraction: float, decay_from: float) -> float:
@@ -468,30 +468,59 @@ def row_length(fraction: float) -> int:
     return 512 if fraction < 0.5 else 1024 if fraction < 0.88 else 2048
 
 
-def train_step(model: MistralForCausalLM, rows: torch.Tensor) -> float:
-    """Forward and backward of one batch.
+class Workers:
+    """Threads that share one set of weights and take pieces of a batch from one queue.
 
-    The loss is taken row piece by row piece: the logits of 1,024 positions fit the processor's
-    cache, those of 8,192 do not, and that is worth a quarter of the speed.
+    Each thread runs its operations alone, on its own gradients. Splitting every operation over
+    both cores is as fast on an idle machine, but on one that is shared every operation then
+    waits for the slower core, and the training all but stands still.
     """
-    total = 0.0
-    count = rows.shape[0] * (rows.shape[1] - 1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = model.model(input_ids=rows, use_cache=False).last_hidden_state
-        leaf = hidden.detach().requires_grad_()
-        flat = leaf[:, :-1].reshape(-1, leaf.shape[-1])
-        target = rows[:, 1:].reshape(-1)
-        grads = []
-        for part, goal in zip(flat.detach().split(1024), target.split(1024), strict=True):
-            piece = part.requires_grad_()
-            logits = model.lm_head(piece).float()
-            loss = torch.nn.functional.cross_entropy(logits, goal, reduction="sum") / count
-            loss.backward()
-            total += float(loss)
-            grads.append(piece.grad)
-    flat.backward(torch.cat(grads))
-    hidden.backward(leaf.grad)
-    return total
+
+    def __init__(self, model: MistralForCausalLM, threads: int) -> None:
+        """``model`` owns the weights; every further thread sees the same storage."""
+        self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self.models = [model]
+        for _ in range(threads - 1):
+            twin = MistralForCausalLM(model.config)
+            for own, other in zip(model.parameters(), twin.parameters(), strict=True):
+                other.data = own.data
+            self.models.append(twin)
+
+    def gradient(self, rows: torch.Tensor) -> float:
+        """Forward and backward of one batch, in pieces of about 1,024 tokens; the mean loss."""
+        todo: SimpleQueue[torch.Tensor] = SimpleQueue()
+        for piece in rows.split(max(1, 1024 // rows.shape[1])):
+            todo.put(piece)
+        count = rows.shape[0] * (rows.shape[1] - 1)
+
+        def work(model: MistralForCausalLM) -> float:
+            total = 0.0
+            while True:
+                try:
+                    piece = todo.get_nowait()
+                except Empty:
+                    return total
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    hidden = model.model(input_ids=piece, use_cache=False).last_hidden_state
+                    logits = model.lm_head(hidden[:, :-1].reshape(-1, hidden.shape[-1]))
+                    goal = piece[:, 1:].reshape(-1)
+                    loss = torch.nn.functional.cross_entropy(logits.float(), goal, reduction="sum")
+                (loss / count).backward()
+                total += float(loss.detach()) / count
+
+        total = sum(self.pool.map(work, self.models))
+        for twin in self.models[1:]:
+            for own, other in zip(self.models[0].parameters(), twin.parameters(), strict=True):
+                if other.grad is not None:
+                    own.grad = other.grad if own.grad is None else own.grad.add_(other.grad)
+                    other.grad = None
+        return total
+
+    def step(self, optimizers: list[Any]) -> None:
+        """Step every optimizer, side by side."""
+        list(self.pool.map(lambda optimizer: optimizer.step(), optimizers))
+        for parameter in self.models[0].parameters():
+            parameter.grad = None
 
 
 def save_checkpoint(
@@ -549,26 +578,28 @@ def train(
     """Train until the minutes are over; returns the last state."""
     out = Path(args.out)
     optimizers = make_optimizers(model, args)
+    workers = Workers(model, args.threads)
     state: dict[str, Any] = {"step": 0, "group": 0, "tokens": 0, "seconds": 0.0, "loss": None}
     if (out / "checkpoint").exists():
         state = load_checkpoint(out / "checkpoint", model, optimizers)
     budget = args.minutes * 60
     began = time.monotonic() - state["seconds"]
     saved_at, exported = state["seconds"], state["step"] > 0
-    model.train()
+    for each in workers.models:
+        each.train()
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
         while (elapsed := time.monotonic() - began) < budget:
             length = row_length(elapsed / budget)
             for rows in batches(windows, state["group"], length, args.seed):
                 fraction = (time.monotonic() - began) / budget
                 factor = lr_factor(state["step"], fraction, args.decay_from)
-                loss = train_step(model, rows)
+                loss = workers.gradient(rows)
                 norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
-                for optimizer, peak in zip(optimizers, (args.lr, args.lr_embed), strict=True):
+                for optimizer in optimizers:
+                    muon = isinstance(optimizer, torch.optim.Muon)
                     for group in optimizer.param_groups:
-                        group["lr"] = peak * factor
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
+                        group["lr"] = factor * (args.lr if muon else args.lr_embed)
+                workers.step(optimizers)
                 state["step"] += 1
                 state["tokens"] += rows.numel()
                 last = state["loss"]
@@ -629,8 +660,9 @@ def export(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
         fresh = target / f".{path.name}.new"
-        shutil.copyfile(path, fresh)
-        os.replace(fresh, target / path.name)
+        shutil.copyfile(path, fresh)  # without the mode: safetensors writes for the owner only
+        fresh.chmod(0o644)
+        fresh.replace(target / path.name)
 
 
 # --- 7. evaluation ------------------------------------------------------------------------------
@@ -694,31 +726,29 @@ def chat_check(
     model.eval()
     result: dict[str, dict[str, float]] = {}
     for task in sorted(set(TASKS)):
-        stopped = right = asked = 0
-        while asked < 30:
-            doc = docs[asked % len(docs)]
+        turns: list[tuple[str, str]] = []
+        for number in range(1000):
+            doc = docs[number % len(docs)]
             turn = make_turn(doc, task, rng, doc.lang)
-            if turn is None:
-                doc = rng.choice(docs)
-                turn = make_turn(doc, task, rng, doc.lang)
-                if turn is None:
-                    continue
-            prompt = tokenizer.apply_chat_template(
-                [{"role": "user", "content": turn[0]}],
-                add_generation_prompt=True,
-                return_tensors="pt",
-                return_dict=True,
-            )
-            made = model.generate(**prompt, max_new_tokens=128, do_sample=False)
-            new = made[0, prompt["input_ids"].shape[1] :]
-            stopped += int(tokenizer.eos_token_id in new.tolist())
-            answer = tokenizer.decode(new, skip_special_tokens=True).strip()
-            right += int(answer == turn[1])
-            asked += 1
+            if turn and len(turns) < CHAT_PROMPTS:
+                turns.append(turn)
+        prompts = tokenizer.apply_chat_template(
+            [[{"role": "user", "content": question}] for question, _ in turns],
+            add_generation_prompt=True,
+            padding=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        made = model.generate(**prompts, max_new_tokens=128, do_sample=False)
+        new = made[:, prompts["input_ids"].shape[1] :].tolist()
+        answers = [str(tokenizer.decode(row, skip_special_tokens=True)).strip() for row in new]
         result[task] = {
-            "prompts": asked,
-            "ended_by_end_token": stopped / asked,
-            "exactly_right": right / asked,
+            "prompts": len(turns),
+            "ended_by_end_token": sum(SPECIAL_TOKENS.index(EOS) in r for r in new) / len(turns),
+            "exactly_right": sum(
+                answer == turn[1] for answer, turn in zip(answers, turns, strict=True)
+            )
+            / len(turns),
         }
     return result
 
@@ -728,7 +758,7 @@ def eval_documents(data: Path, lang: str) -> list[Document]:
     name = {"en": "corpus_crops/valid.jsonl", "de": "german/dhd/dev.jsonl"}[lang]
     return [
         Document(str(r["id"]), "", r["licence"], r["title"], lang, r["text"])
-        for r in read_rows(data / name)
+        for r in itertools.islice(read_rows(data / name), EVAL_TEXTS)
     ]
 
 
@@ -893,8 +923,8 @@ def finish(
     model = MistralForCausalLM.from_pretrained(folder, dtype=torch.float32)
     weights = folder / "model.safetensors"
     labels = {
-        "en": "English, crop science (31 articles)",
-        "de": "German, digital humanities (27 papers)",
+        "en": f"English, crop science ({EVAL_TEXTS} articles)",
+        "de": f"German, digital humanities ({EVAL_TEXTS} papers)",
     }
     bits: dict[str, dict[str, Any]] = {}
     unseen = {lang: eval_documents(data, lang) for lang in labels}
@@ -983,9 +1013,7 @@ def main() -> None:
     if not (out / "tokenizer" / "tokenizer.json").exists():
         train_tokenizer(docs, args.vocab_size, args.seed, out / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
-    windows = build_stream(
-        docs, tokenizer, args.german_copies, args.chat_share, args.seed, out
-    )
+    windows = build_stream(docs, tokenizer, args.german_copies, args.chat_share, args.seed, out)
     model = MistralForCausalLM(make_config(args))
     if args.finish:
         state = load_checkpoint(out / "checkpoint", model, make_optimizers(model, args))

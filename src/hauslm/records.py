@@ -66,6 +66,8 @@ def _plain_values(values: Any) -> dict[str, Any]:
             return {"template": value.template, "values": _plain_values(value.values)}
         if isinstance(value, (list, tuple)):
             return [plain(v) for v in value]
+        if isinstance(value, dict):  # one text per language (a rule, a fact file)
+            return {str(k): str(v) for k, v in value.items()}
         return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
 
     return {k: plain(v) for k, v in dict(values).items()}
@@ -163,6 +165,7 @@ class Gate(Value):
 
     rule: str
     effect: Literal["BLOCK", "REQUIRE", "WARN", "ALLOW", "FAVOUR"]
+    severity: str = ""  # of a REQUIRE: high = somebody else's permission is missing
     why: Said
     source: str = ""
     source_expired: bool = False
@@ -262,6 +265,12 @@ class Decision(Record):
     considered: int = 0
     pruned: dict[str, Said] = Field(default_factory=dict)
     assumptions: tuple[Fact, ...] = ()
+    parameters: tuple[Fact, ...] = ()  # every figure that all options share
+    unanswered: tuple[str, ...] = ()  # answers that are 'unknown' and that a rule asks for
+    decision_date: str = ""
+    revisit_on: str = ""  # ISO date on which this decision is to be looked at again
+    triggers: tuple[Said, ...] = ()  # events that call for it earlier
+    changes: tuple[Said, ...] = ()  # against the decision before, where there is one
 
     def save(self, folder: Path) -> str:
         return write_json(

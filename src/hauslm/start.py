@@ -195,8 +195,10 @@ def write_demo(root: Path, code: str) -> Path:
     if folder.file.exists():
         return folder.root
     try:
-        shutil.copytree(embedded.DOCUMENTS, folder.root / "documents", dirs_exist_ok=True)
-        shutil.copytree(embedded.TASKS, folder.root / "tasks", dirs_exist_ok=True)
+        not_documents = shutil.ignore_patterns("README.md", "glossary.yaml")
+        shutil.copytree(embedded.DOCUMENTS, folder.root / "documents", dirs_exist_ok=True, ignore=not_documents)
+        shutil.copytree(embedded.TASKS, folder.root / "tasks", dirs_exist_ok=True, ignore=not_documents)
+        shutil.copy(embedded.DOCUMENTS / "glossary.yaml", folder.root / "glossary.yaml")
     except OSError as error:
         raise files.disk_error(error, folder.root) from error
     write_project_file(folder.root, _DEMO | {"name": "demo", "language": code})
@@ -211,7 +213,7 @@ _DEMO: dict[str, Any] = {
     "training.learning_rate": 0.002,
     "evaluation.task.file": "tasks/roles.jsonl",
     "evaluation.task.kind": "classification",
-    "evaluation.glossary": "documents/glossary.yaml",
+    "evaluation.glossary": "glossary.yaml",
     "analysis.template": "summary",
     "analysis.max_new_tokens": 96,
 }

@@ -57,8 +57,7 @@ def contains(text: str, form: str) -> bool:
 
 TEXTS = {p.stem: running_text(p) for p in ARTICLES}
 ITEMS: list[dict[str, Any]] = [
-    json.loads(line)
-    for line in (TASKS / "roles.jsonl").read_text(encoding="utf-8").splitlines()
+    json.loads(line) for line in (TASKS / "roles.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 TERMS: list[dict[str, Any]] = yaml.safe_load(
     (DOCUMENTS / "glossary.yaml").read_text(encoding="utf-8")

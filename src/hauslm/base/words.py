@@ -121,6 +121,8 @@ class _Localised(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         if isinstance(value, Sentence):
             return value.text(self.code)
+        if isinstance(value, Mapping):  # a fact file's text, one entry per language
+            return str(value.get(self.code) or value.get(FALLBACK_LANGUAGE, ""))
         if isinstance(value, bool):
             return translate(N_("yes") if value else N_("no"), self.code)
         if isinstance(value, (int, float)) and format_spec:

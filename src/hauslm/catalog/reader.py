@@ -46,10 +46,16 @@ class Node:
         """An error that names this file and key; the caller raises it."""
         return DataError(code, what, where=f"{self.file}: {self.path or '-'}", next_step=next_step)
 
-    def _wrong(self, expected: str) -> DataError:
-        shown = repr(self.value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        return self.fail("H393", say("{expected} expected, not {value}.", expected=expected, value=shown))
+    def _wrong(self, expected: Sentence | str) -> DataError:
+        what = say("Expected: {expected}; found: {value}.", expected=expected, value=self._shown())
+        return self.fail("H393", what)
+
+    def _shown(self) -> str:
+        try:
+            shown = repr(self.value)
+        except (ValueError, RecursionError):  # thousands of digits, a thousand levels
+            shown = type(self.value).__name__
+        return shown if len(shown) <= 60 else shown[:57] + "..."
 
     def _child(self, value: Any, key: object) -> Node:
         path = f"{self.path}[{key}]" if isinstance(key, int) else f"{self.path}.{key}".lstrip(".")
@@ -66,7 +72,9 @@ class Node:
         known = (*required, *optional)
         for key, node in found.items():
             if key not in known:
-                raise node.fail("H391", say("There is no key '{key}' here.", key=key), did_you_mean(key, known))
+                raise node.fail(
+                    "H391", say("There is no key '{key}' here.", key=key), did_you_mean(key, known)
+                )
         present = {k: n for k, n in found.items() if n.value is not None}
         for key in required:
             if key not in present:
@@ -76,28 +84,28 @@ class Node:
     def mapping(self) -> dict[str, Node]:
         """The entries of a mapping with free text keys."""
         if not isinstance(self.value, dict):
-            raise self._wrong("a mapping")
+            raise self._wrong(say("a mapping"))
         for key in self.value:
             if not isinstance(key, str):
-                raise self._child(None, repr(key))._wrong("a text as key")
+                raise self._child(None, repr(key))._wrong(say("a text as key"))
         return {k: self._child(v, k) for k, v in self.value.items()}
 
     def items(self) -> tuple[Node, ...]:
         """The entries of a list."""
         if not isinstance(self.value, list):
-            raise self._wrong("a list")
+            raise self._wrong(say("a list"))
         return tuple(self._child(v, i) for i, v in enumerate(self.value))
 
     # -- scalars
 
     def text(self) -> str:
         if not isinstance(self.value, str) or not self.value.strip():
-            raise self._wrong("a text")
+            raise self._wrong(say("a text"))
         return self.value
 
     def flag(self) -> bool:
         if not isinstance(self.value, bool):
-            raise self._wrong("true or false")
+            raise self._wrong(say("true or false"))
         return self.value
 
     def one_of(self, choices: Sequence[str]) -> str:
@@ -108,19 +116,19 @@ class Node:
     def count(self) -> int:
         """A whole number above zero whose source stands in the object around it."""
         if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < 1:
-            raise self._wrong("a whole number above zero")
+            raise self._wrong(say("a whole number above zero"))
         return self.value
 
     def number(self) -> float:
         """A finite number whose source stands in the object around it."""
         if isinstance(self.value, bool) or not isinstance(self.value, (int, float)):
-            raise self._wrong("a number")
+            raise self._wrong(say("a number"))
         try:
             finite = math.isfinite(self.value)
         except OverflowError:  # an integer too large for a float
             finite = False
         if not finite:
-            raise self._wrong("a finite number")
+            raise self._wrong(say("a finite number"))
         return self.value
 
     def date(self, *, whole_day: bool = False) -> str:
@@ -144,10 +152,11 @@ class Node:
             return _source(self)
         name = self.value
         if not isinstance(name, str) or name not in self.sources:
+            shown = self._shown()
             raise self.fail(
                 "H394",
-                say("The source '{name}' is not in the table of sources of this file.", name=str(name)),
-                did_you_mean(str(name), self.sources),
+                say("The source {name} is not in the table of sources of this file.", name=shown),
+                did_you_mean(shown, self.sources),
             )
         return self.sources[name]
 
@@ -156,7 +165,7 @@ class Node:
         if isinstance(self.value, (int, float)):
             raise self.fail(
                 "H394",
-                say("The number {value} has no source and date.", value=self.value),
+                say("The number {value} has no source and date.", value=self._shown()),
                 say("Write it as a figure with value, unit and source."),
             )
         keys = self.keys(("value", "unit"), ("source", "low", "high", "known"))
@@ -195,7 +204,7 @@ def _source(node: Node) -> Source:
 
 @cache
 def _loader() -> Any:
-    """PyYAML's safe loader (the C one where built), without dates and with duplicate keys refused."""
+    """PyYAML's safe loader (in C where built), without dates, refusing duplicate keys."""
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

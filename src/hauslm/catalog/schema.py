@@ -176,7 +176,8 @@ class Model:
 
     What nobody has recorded is None or empty, never a guess. `parameters` counts what the published
     weights hold; `active_parameters` those used per token (mixture of experts). `price_ref` is the
-    exact id in genai-prices under `provider`. `fine_tuning`: whether the vendor trains it for
+    exact id in genai-prices under `provider`; `serves` the catalog id of the open model whose weights
+    a hosted API runs. `fine_tuning`: whether the vendor trains it for
     customers ("ending": only until `fine_tuning_until`); None if unknown or open weights.
     `checked_parameters` is the count that follows from the architecture row, as a cross-check.
     """
@@ -202,6 +203,7 @@ class Model:
     knowledge_cutoff: str | None = None
     provider: str | None = None
     price_ref: str | None = None
+    serves: str | None = None
     shutdown_date: Shutdown | None = None
     fine_tuning: FineTuning | None = None
     fine_tuning_until: str | None = None

@@ -170,5 +170,5 @@ class TextBuilder:
         ends = [start for _, start in self._marks[1:]] + [len(text)]
         return text, tuple(
             Section(title, start, len(text[start:end].rstrip()) + start)
-            for (title, start), end in zip(self._marks, ends, strict=True)
+            for (title, start), end in zip(self._marks, ends, strict=False)  # no mark: no section
         )

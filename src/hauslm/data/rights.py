@@ -56,7 +56,7 @@ _CC_NAME = re.compile(
     r"|nicht[ \-]?kommerziell|keine[ \-]?bearbeitung(?:en)?|weitergabe unter gleichen bedingungen))*)"
     r"[ \-,(]*(?:version |unported,? |international |v\.? ?)?(?P<version>\d\.\d)?"
 )
-_SPELT_OUT = re.compile(r"(?: licen[cs]e)? ?\( ?(?:cc|creative ?commons ?)[ \-]?by")
+_SPELT_OUT = re.compile(r" ?(?:licen[cs]e)? ?\( ?(?:cc|creative ?commons ?)[ \-]?by")
 _ELEMENTS = (
     ("nc", re.compile(r"\bnc|non[ \-]?commercial|nicht[ \-]?kommerziell")),
     ("nd", re.compile(r"nd\b|deriv|keine[ \-]?bearbeitung")),

@@ -26,7 +26,8 @@ class Message:
 @dataclass(frozen=True)
 class Request:
     """One thing to answer. `adapter` is a loaded adapter's name or BASE; `json_schema` binds the
-    output; `temperature` 0 is greedy; `seed` makes sampling repeatable."""
+    output; `temperature` 0 is greedy; `seed` makes sampling repeatable. `logprobs` asks for the
+    log-probability of every token of the answer, `top_logprobs` for that many alternatives too."""
 
     messages: tuple[Message, ...]
     max_new_tokens: int = 256
@@ -38,6 +39,7 @@ class Request:
     json_schema: dict[str, Any] | None = None
     raw_prompt: str | None = None  # complete text instead of messages: no chat template
     top_logprobs: int = 0
+    logprobs: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,26 @@
+"""Plain text: the whole file is one document; a short first line is its title."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hauslm.data.document import Document, Limits, Refusal, tidy
+from hauslm.data.readers._decode import decode, whole_file
+
+NAME = "text"
+SUFFIXES = (".txt", ".text")
+
+
+def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
+    text, notice = decode(whole_file(path, limits))
+    text = tidy(text)
+    first = text.split("\n", 1)[0].strip()
+    title = first if 0 < len(first) <= 200 else path.stem
+    yield Document(
+        id=path.stem,
+        title=title,
+        text=text,
+        format=NAME,
+        notices=() if notice is None else (notice,),
+    )

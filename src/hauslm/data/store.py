@@ -1,0 +1,220 @@
+"""How do prepared examples lie on the disk? As four flat files per split that are mapped, not loaded.
+
+    <prefix>.tokens.bin    uint32 little-endian token ids of all examples, one after the other
+    <prefix>.trained.bin   uint8, 1 where the token is a label that counts in the loss
+    <prefix>.offsets.bin   int64, n + 1 positions: example i is tokens[offsets[i] : offsets[i + 1]]
+    <prefix>.meta.jsonl    one JSON object per example: id, document, kind, language
+
+Writing streams: memory does not grow with the corpus. The files appear together under their names when
+all are complete and on the disk (offsets last, which is what `open` looks for).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hauslm.base.errors import DataError
+from hauslm.base.files import canonical_json, disk_error, fsync_folder
+from hauslm.base.words import say
+
+SUFFIXES = (".tokens.bin", ".trained.bin", ".meta.jsonl", ".offsets.bin")
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids, which of them are trained (same length), and what the example is."""
+
+    tokens: NDArray[np.uint32]
+    trained: NDArray[np.bool_]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class ExampleStore:
+    """Random access to prepared examples: `len(store)`, `store[i]`, `store.lengths()`."""
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        paths = {s: with_suffix(prefix, s) for s in SUFFIXES}
+        try:
+            self._offsets: NDArray[np.int64] = np.fromfile(paths[".offsets.bin"], dtype="<i8")
+            self._tokens = _mapped(paths[".tokens.bin"], np.dtype("<u4"))
+            self._trained = _mapped(paths[".trained.bin"], np.dtype("u1"))
+            self._meta_path = paths[".meta.jsonl"]
+            if not self._meta_path.is_file():
+                raise FileNotFoundError(self._meta_path)
+        except OSError as error:
+            raise self._damaged(str(error)) from error
+        if (
+            len(self._offsets) == 0
+            or self._offsets[0] != 0
+            or bool(np.any(np.diff(self._offsets) < 0))
+            or int(self._offsets[-1]) != len(self._tokens)
+            or len(self._tokens) != len(self._trained)
+        ):
+            raise self._damaged("lengths differ")
+        self._meta_starts: NDArray[np.int64] | None = None
+
+    def _damaged(self, reason: str) -> DataError:
+        return DataError(
+            "H330",
+            say("The prepared examples are missing or damaged ({reason}).", reason=reason),
+            where=str(self.prefix),
+            next_step=say("hauslm prepare makes them again."),
+        )
+
+    @classmethod
+    def open(cls, prefix: Path) -> ExampleStore:
+        """H330 if the files are missing or do not fit each other."""
+        return cls(prefix)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> Example:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        start, end = int(self._offsets[index]), int(self._offsets[index + 1])
+        return Example(
+            np.array(self._tokens[start:end], dtype=np.uint32),
+            np.array(self._trained[start:end], dtype=np.bool_),
+            self.meta(index),
+        )
+
+    def __iter__(self) -> Iterator[Example]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens per example."""
+        return np.diff(self._offsets)
+
+    @property
+    def tokens(self) -> int:
+        return int(self._offsets[-1])
+
+    def trained_tokens(self) -> int:
+        """How many tokens are labels that count."""
+        return int(np.count_nonzero(self._trained)) if len(self._trained) else 0
+
+    def meta(self, index: int) -> dict[str, Any]:
+        starts = self._starts()
+        with self._meta_path.open("rb") as stream:
+            stream.seek(int(starts[index]))
+            row: dict[str, Any] = json.loads(stream.readline())
+        return row
+
+    def _starts(self) -> NDArray[np.int64]:
+        if self._meta_starts is None:
+            starts, position = array("q", [0]), 0
+            with self._meta_path.open("rb") as stream:
+                for line in stream:
+                    position += len(line)
+                    starts.append(position)
+            if len(starts) - 1 != len(self):
+                raise self._damaged("rows of meta.jsonl")
+            self._meta_starts = np.array(starts, dtype=np.int64)
+        return self._meta_starts
+
+
+def with_suffix(prefix: Path, suffix: str) -> Path:
+    return prefix.with_name(prefix.name + suffix)
+
+
+def _mapped(path: Path, kind: np.dtype[Any]) -> NDArray[Any]:
+    size = path.stat().st_size
+    if size % kind.itemsize:
+        raise OSError(f"{path.name}: {size} bytes")
+    if size == 0:  # an empty file cannot be mapped
+        return np.empty(0, dtype=kind)
+    return np.memmap(path, dtype=kind, mode="r")
+
+
+class StoreWriter:
+    """Append examples, then `seal`. Used as a context manager: an exception leaves nothing behind."""
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        self._token = secrets.token_hex(4)
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        self._files: dict[str, IO[bytes]] = {
+            s: self._staged(s).open("xb") for s in SUFFIXES if s != ".offsets.bin"
+        }
+        self._offsets = array("q", [0])
+        self.trained = 0
+
+    def _staged(self, suffix: str) -> Path:
+        return self.prefix.with_name(f".{self.prefix.name}{suffix}.{self._token}.tmp")
+
+    def append(self, example: Example) -> None:
+        if len(example.tokens) != len(example.trained):
+            raise ValueError("tokens and trained differ in length")
+        try:
+            self._files[".tokens.bin"].write(np.asarray(example.tokens, dtype="<u4").tobytes())
+            self._files[".trained.bin"].write(np.asarray(example.trained, dtype="u1").tobytes())
+            self._files[".meta.jsonl"].write(canonical_json(example.meta) + b"\n")
+        except OSError as error:
+            raise disk_error(error, self.prefix) from error
+        self._offsets.append(self._offsets[-1] + len(example.tokens))
+        self.trained += int(np.count_nonzero(example.trained))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @property
+    def tokens(self) -> int:
+        return self._offsets[-1]
+
+    def seal(self) -> None:
+        """Put all files under their names, durably; the old set stays until this very moment."""
+        try:
+            offsets = np.array(self._offsets, dtype="<i8")
+            self._staged(".offsets.bin").write_bytes(offsets.tobytes())
+            for stream in self._files.values():
+                stream.flush()
+                os.fsync(stream.fileno())
+                stream.close()
+            with self._staged(".offsets.bin").open("rb") as stream:
+                os.fsync(stream.fileno())
+            with_suffix(self.prefix, ".offsets.bin").unlink(missing_ok=True)
+            for suffix in SUFFIXES:
+                os.replace(self._staged(suffix), with_suffix(self.prefix, suffix))
+            fsync_folder(self.prefix.parent)
+        except OSError as error:
+            raise disk_error(error, self.prefix) from error
+
+    def discard(self) -> None:
+        for stream in self._files.values():
+            with suppress(OSError):
+                stream.close()
+        for suffix in SUFFIXES:
+            with suppress(OSError):
+                self._staged(suffix).unlink()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.seal()
+        else:
+            self.discard()
+
+
+def write_store(prefix: Path, examples: Iterable[Example]) -> int:
+    """Stream examples into a sealed store; returns how many."""
+    with StoreWriter(prefix) as writer:
+        for example in examples:
+            writer.append(example)
+        return len(writer)

@@ -1,0 +1,318 @@
+"""What does the base model see? Its tokenizer and its chat template, without any tensor library.
+
+The tokenizer is the Rust one from `tokenizer.json`; the template comes from `chat_template.jinja` or
+`tokenizer_config.json` and runs in Jinja's immutable sandbox. Text of documents is never allowed to
+smuggle in control tokens: raw text is encoded with special tokens switched off, and in conversations
+their spellings are broken up (`neutral`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import TemplateError, nodes
+from jinja2.exceptions import UndefinedError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as RustTokenizer
+
+from hauslm.base.errors import DataError, MissingError
+from hauslm.base.files import read_json, sha256_file
+from hauslm.base.words import say
+
+# For base models that come without a template. `lm` and `bundle` write the same text.
+PLAIN_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'system' -%}{{ message['content'] ~ '\\n\\n' }}"
+    "{%- elif message['role'] == 'user' -%}{{ '### Instruction:\\n' ~ message['content'] ~ '\\n\\n' }}"
+    "{%- else -%}{{ '### Response:\\n' ~ message['content'] ~ eos_token ~ '\\n\\n' }}"
+    "{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '### Response:\\n' }}{%- endif -%}"
+)
+_FIXED_DATE = "26 Jul 2024"  # templates that insist on a date get one, or runs would not repeat
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of one text, and for each token the byte (of the UTF-8 text) where it ends."""
+
+    ids: NDArray[np.uint32]
+    ends: NDArray[np.int64]
+
+
+class _Generation(Extension):
+    """`{% generation %}`: marks answers for trainers; for rendering it is only its body."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja's own interface
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class Tokenizer:
+    """Tokenizer and template of the base model in `folder`.
+
+    Raises `MissingError` H520 if the folder has no tokenizer, `DataError` H320 if it is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "tokenizer.json"
+        if not self.file.is_file():
+            raise MissingError(
+                "H520",
+                say("The base model folder has no tokenizer.json."),
+                where=str(folder),
+                next_step=say("hauslm check lists what a base model folder must contain."),
+            )
+        try:
+            self._rust = RustTokenizer.from_file(str(self.file))
+            self._raw = RustTokenizer.from_file(str(self.file))
+        except Exception as error:  # the Rust side raises bare Exception
+            raise DataError(
+                "H320",
+                say("tokenizer.json cannot be read: {reason}.", reason=str(error)[:200]),
+                where=str(self.file),
+                next_step=say("Copy the file again from where the base model came from."),
+            ) from error
+        self._raw.encode_special_tokens = True
+        for one in (self._rust, self._raw):
+            one.no_truncation()
+            one.no_padding()
+        self._config = self._optional_json("tokenizer_config.json")
+        self._model_config = self._optional_json("config.json")
+
+    def _optional_json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        value = read_json(path) if path.is_file() else {}
+        return value if isinstance(value, dict) else {}
+
+    # ------------------------------------------------------------ facts
+
+    @cached_property
+    def sha256(self) -> str:
+        return sha256_file(self.file)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        return int(self._rust.get_vocab_size(with_added_tokens=True))
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """Spelling -> id of every token that is control, not text."""
+        return {t.content: i for i, t in self._rust.get_added_tokens_decoder().items() if t.special}
+
+    def _named(self, name: str) -> str:
+        value = self._config.get(name)
+        if isinstance(value, Mapping):
+            value = value.get("content")
+        if isinstance(value, str):
+            return value
+        id_ = self._model_config.get(f"{name}_id")
+        if isinstance(id_, list):
+            id_ = id_[0] if id_ else None
+        return (self._rust.id_to_token(id_) or "") if isinstance(id_, int) else ""
+
+    @cached_property
+    def bos_token(self) -> str:
+        return self._named("bos_token")
+
+    @cached_property
+    def eos_token(self) -> str:
+        return self._named("eos_token")
+
+    @cached_property
+    def bos_id(self) -> int | None:
+        return self._rust.token_to_id(self.bos_token) if self.bos_token else None
+
+    @cached_property
+    def eos_id(self) -> int:
+        """Id of the end token; `DataError` H321 if the model has none (it would never stop)."""
+        id_ = self._rust.token_to_id(self.eos_token) if self.eos_token else None
+        if id_ is None:
+            raise DataError(
+                "H321",
+                say("The base model names no end token, so an adapter could not learn to stop."),
+                where=str(self.folder),
+                next_step=say("Add eos_token to tokenizer_config.json."),
+            )
+        return int(id_)
+
+    @cached_property
+    def text_prefix(self) -> tuple[int, ...]:
+        """What the tokenizer itself puts before a text: the begin token, or nothing."""
+        with_special = self._rust.encode("a", add_special_tokens=True).ids
+        without = self._rust.encode("a", add_special_tokens=False).ids
+        first = with_special[:1]
+        return tuple(first) if first and first != without[:1] and first[0] == self.bos_id else ()
+
+    # ------------------------------------------------------------ encode, decode
+
+    def encode(self, text: str, *, add_special: bool = False) -> list[int]:
+        """Ids of raw text; control-token spellings in it are ordinary characters."""
+        ids: list[int] = self._raw.encode(text, add_special_tokens=False).ids
+        return [*self.text_prefix, *ids] if add_special else ids
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Ids of a rendered template, whose control tokens are meant."""
+        ids: list[int] = self._rust.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def rendered_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """`encode_rendered` with the character span of each token."""
+        encoding = self._rust.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def count(self, text: str) -> int:
+        return len(self.encode(text))
+
+    def decode(self, ids: Sequence[int] | NDArray[np.uint32], *, skip_special: bool = True) -> str:
+        return str(self._rust.decode([int(i) for i in ids], skip_special_tokens=skip_special))
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Encoded]:
+        """Raw texts in one parallel call, with byte ends.
+
+        Byte-level vocabularies (Llama 3, Mistral, Qwen, ...) need no offsets from the library: the
+        length of each token in bytes is known, and their sum must be that of the text.
+        """
+        sizes = self._byte_lengths
+        if sizes is not None:
+            out = []
+            for text, encoding in zip(
+                texts, self._raw.encode_batch_fast(list(texts), add_special_tokens=False), strict=True
+            ):
+                ids = np.array(encoding.ids, dtype=np.uint32)
+                ends = np.cumsum(sizes[ids], dtype=np.int64)
+                whole = len(text.encode("utf-8"))
+                if (int(ends[-1]) if len(ends) else 0) != whole:
+                    out.append(self._with_offsets([text])[0])
+                else:
+                    out.append(Encoded(ids, ends))
+            return out
+        return self._with_offsets(texts)
+
+    def _with_offsets(self, texts: Sequence[str]) -> list[Encoded]:
+        out = []
+        for text, encoding in zip(
+            texts, self._raw.encode_batch(list(texts), add_special_tokens=False), strict=True
+        ):
+            points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+            widths = 1 + (points > 0x7F).astype(np.int64) + (points > 0x7FF) + (points > 0xFFFF)
+            byte_of = np.concatenate(([0], np.cumsum(widths)))
+            offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+            ends = np.maximum.accumulate(byte_of[offsets[:, 1]]) if len(offsets) else byte_of[:0]
+            out.append(Encoded(np.array(encoding.ids, dtype=np.uint32), ends))
+        return out
+
+    @cached_property
+    def _byte_lengths(self) -> NDArray[np.int64] | None:
+        """Bytes per token id if the vocabulary is byte-level without a normaliser, else None."""
+        spec = json.loads(self._rust.to_str())
+        pre = json.dumps(spec.get("pre_tokenizer") or {})
+        if '"ByteLevel"' not in pre or spec.get("normalizer") not in (None, {}):
+            return None
+        if '"add_prefix_space": true' in pre:
+            return None
+        vocabulary = self._rust.get_vocab(with_added_tokens=False)
+        size = max(self.vocab_size, max(vocabulary.values(), default=0) + 1)
+        lengths = np.zeros(size, dtype=np.int64)
+        for token, id_ in vocabulary.items():
+            lengths[id_] = len(token)  # byte-level spelling: one character per byte
+        for id_, added in self._rust.get_added_tokens_decoder().items():
+            lengths[id_] = len(added.content.encode("utf-8"))
+        return lengths
+
+    # ------------------------------------------------------------ chat template
+
+    @cached_property
+    def has_own_template(self) -> bool:
+        return self._template_source is not None
+
+    @cached_property
+    def _template_source(self) -> str | None:
+        path = self.folder / "chat_template.jinja"
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+        value = self._config.get("chat_template")
+        if isinstance(value, list):
+            named = {v.get("name"): v.get("template") for v in value if isinstance(v, Mapping)}
+            value = named.get("default") or next(iter(named.values()), None)
+        return value if isinstance(value, str) else None
+
+    @cached_property
+    def _template(self) -> Any:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+        )
+        environment.filters["tojson"] = lambda value, indent=None: json.dumps(
+            value, ensure_ascii=False, indent=indent
+        )
+        environment.globals["raise_exception"] = _raise_template_error
+        try:
+            return environment.from_string(self._template_source or PLAIN_TEMPLATE)
+        except TemplateError as error:
+            raise self._template_error(error) from error
+
+    def _template_error(self, error: Exception) -> DataError:
+        return DataError(
+            "H322",
+            say("The chat template of the base model fails: {reason}.", reason=str(error)[:200]),
+            where=str(self.folder),
+            next_step=say("Check chat_template.jinja in the folder of the base model."),
+        )
+
+    def render(
+        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False
+    ) -> str:
+        """The text that the template makes of the messages; H322 if it cannot.
+
+        A template that knows no system role gets the system text before the first question.
+        """
+        try:
+            return self._render(messages, add_generation_prompt)
+        except TemplateError as error:
+            if messages and messages[0]["role"] == "system" and len(messages) > 1:
+                first = messages[1]
+                merged = {"role": first["role"], "content": f"{messages[0]['content']}\n\n{first['content']}"}
+                try:
+                    return self._render([merged, *messages[2:]], add_generation_prompt)
+                except TemplateError as again:
+                    error = again
+            raise self._template_error(error) from error
+
+    def _render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+        values: dict[str, Any] = {
+            name: self._named(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")
+        }
+        values |= {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
+        plain = [dict(m) for m in messages]
+        try:
+            return str(self._template.render(messages=plain, **values))
+        except UndefinedError:
+            return str(
+                self._template.render(messages=plain, strftime_now=lambda _: _FIXED_DATE, **values)
+            )
+
+    def neutral(self, text: str) -> str:
+        """The text with every control-token spelling broken by a blank after its first character."""
+        pattern = self._control_pattern
+        return pattern.sub(lambda m: m.group(0)[0] + " " + m.group(0)[1:], text) if pattern else text
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str] | None:
+        spellings = sorted((t for t in self.special_tokens if len(t) > 1), key=len, reverse=True)
+        return re.compile("|".join(re.escape(s) for s in spellings)) if spellings else None
+
+
+def _raise_template_error(message: str) -> str:
+    raise TemplateError(message)

@@ -1,0 +1,133 @@
+"""How is a model trained or served? The settings that memory, speed and trace are asked about.
+
+Values only; what they cost is for `memory` and `speed`, which of them are wise is for `plan`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from hauslm.base.errors import UsageError
+from hauslm.base.words import Sentence, say
+from hauslm.catalog.schema import Architecture
+from hauslm.estimate import shape
+from hauslm.estimate.shape import Targets
+
+Method = Literal["lora", "qlora", "full"]
+Quantisation = Literal["none", "nf4", "nf4_dq", "int8", "fp8"]
+Dtype = Literal["bf16", "fp16", "fp32"]
+Arithmetic = Literal["lean", "autocast", "mixed"]
+Attention = Literal["sdpa", "flash", "documents", "masked", "eager"]
+Loss = Literal["naive", "naive_shifted", "naive_upcast", "fused"]
+Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw_8bit"]
+Sharding = Literal["none", "ddp", "fsdp"]
+Device = Literal["cuda", "cpu"]
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """One training configuration of one model; lengths in tokens, `checkpointed_layers` of L.
+
+    `arithmetic` says how LoRA computes: "lean" in the base's number format (train/lean.py, torchtune,
+    LitGPT), "autocast" as PEFT does under `bf16=True` (input cast up to the adapter's fp32 and down
+    again), "mixed" as PEFT does without autocast (fp32 adapter path beside a 16-bit base: the default
+    when nobody sets `bf16`). `attention`: sdpa, flash and documents (per-document) keep no scores;
+    masked is SDPA with a dense mask (padding, packing on stock transformers), which repeats keys and
+    values for grouped queries; eager keeps the scores. `kbit_upcast`: embeddings, head and norms in
+    fp32 (peft.prepare_model_for_kbit_training), which makes the residual stream fp32 too.
+    """
+
+    architecture: Architecture
+    method: Method
+    seq_len: int
+    micro_batch_size: int = 1
+    base_dtype: Dtype = "bf16"
+    quantisation: Quantisation = "none"
+    rank: int = 16
+    targets: Targets = "all-linear"
+    dora: bool = False
+    dropout: float = 0.0
+    adapter_dtype: Dtype = "fp32"
+    arithmetic: Arithmetic = "lean"
+    attention: Attention = "sdpa"
+    checkpointed_layers: int = 0
+    loss: Loss = "fused"
+    optimizer: Optimizer = "adamw"
+    gradient_accumulation_steps: int = 1
+    kbit_upcast: bool = False
+    device: Device = "cuda"
+    ranks: int = 1
+    sharding: Sharding = "none"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro-step on one device."""
+        return self.seq_len * self.micro_batch_size
+
+    @property
+    def all_checkpointed(self) -> TrainingSetup:
+        return replace(self, checkpointed_layers=self.architecture.n_layers)
+
+    def check(self) -> None:
+        """Raise UsageError H132 for a combination that cannot exist, H130 for an unknown layout."""
+        shape.require_understood(self.architecture)
+        refusal = _refusal(self)
+        if refusal is not None:
+            what, step = refusal
+            raise UsageError("H132", what, next_step=step)
+
+
+def _refusal(s: TrainingSetup) -> tuple[Sentence, Sentence] | None:
+    """What makes the combination impossible, and the way out."""
+    if s.method == "full" and s.quantisation != "none":
+        return (
+            say("A model in {format} cannot be fine-tuned in full: rounded weights do not learn.",
+                format=s.quantisation),
+            say("Choose qlora, or full with a 16-bit base."),
+        )
+    if s.method == "qlora" and s.quantisation == "none":
+        return (
+            say("qlora needs a quantised base model."),
+            say("Choose lora, or qlora with nf4 or int8."),
+        )
+    if s.method == "full" and s.dora:
+        return (
+            say("DoRA is an adapter; full fine-tuning has none."),
+            say("Choose lora or qlora."),
+        )
+    if s.seq_len < 1 or s.micro_batch_size < 1 or s.rank < 1:
+        return (
+            say("Length, micro-batch and rank must be at least 1."),
+            say("Give positive whole numbers."),
+        )
+    if not 0 <= s.checkpointed_layers <= s.architecture.n_layers:
+        return (
+            say("The model has {layers} layers; {count} cannot be checkpointed.",
+                layers=s.architecture.n_layers, count=s.checkpointed_layers),
+            say("Give a number from 0 to {layers}.", layers=s.architecture.n_layers),
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class InferenceSetup:
+    """One serving configuration: `sequences` at once, each `context` tokens (prompt and answer).
+
+    `prefill_tokens` is how many prompt tokens one forward pass takes at most (vLLM's chunked
+    prefill: 8192; transformers: the whole batch of prompts). `kv_bytes` per element: 2 for 16 bit,
+    1 for fp8/int8.
+    """
+
+    architecture: Architecture
+    context: int
+    sequences: int = 1
+    base_dtype: Dtype = "bf16"
+    quantisation: Quantisation = "none"
+    kv_bytes: float = 2.0
+    prefill_tokens: int = 8192
+    adapters: int = 0
+    rank: int = 16
+    targets: Targets = "all-linear"
+    device: Device = "cuda"
+    ranks: int = 1

@@ -1,0 +1,212 @@
+"""Which adapter works on which row? LoRA adapters in one base model: loading, checking, routing.
+
+PEFT keeps the active adapter in the layers themselves, so there is one router per model: before
+a forward pass it is told which adapter each row uses, and it changes the layers only if that is new.
+Inside PEFT adapters get neutral names ('a0', 'a1'), since a name there may hit an attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hauslm.base.errors import RefusedError, UsageError
+from hauslm.base.files import sha256_file
+from hauslm.base.words import Sentence, say
+from hauslm.lm.checks import check_adapter
+from hauslm.lm.interface import BASE
+
+PEFT_BASE = "__base__"  # PEFT's own word for "no adapter" in adapter_names
+
+
+@dataclass(frozen=True)
+class Loaded:
+    internal: str
+    sha256: str
+    mixes: bool  # can share a forward pass with other adapters
+
+
+class Adapters:
+    """The adapters of one transformers model (which PEFT changes in place)."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._peft: Any = None
+        self._loaded: dict[str, Loaded] = {}
+        self._routed: tuple[str, ...] | None = None
+        self._hooks = ExitStack()
+        self._counter = 0
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._loaded)
+
+    def sha256(self, name: str) -> str:
+        return self._loaded[name].sha256
+
+    # ------------------------------------------------------------ loading
+
+    def load(self, name: str, folder: Path) -> None:
+        """Attach the adapter in `folder`: checked, complete, finite. H800, H806, H807, H809."""
+        if not name or name == BASE or name in self._loaded:
+            raise UsageError(
+                "H800",
+                say("An adapter cannot be called '{name}' here.", name=name),
+                next_step=say("Choose a name that is not taken."),
+            )
+        config = check_adapter(folder)
+        file = folder / "adapter_model.safetensors"
+        tensors = _tensors(file)
+        internal = f"a{self._counter}"
+        self._counter += 1
+        self._reset_route()
+        try:
+            self._attach(internal, config, tensors, folder)
+        except BaseException:
+            self._detach(internal)
+            raise
+        self._loaded[name] = Loaded(internal, sha256_file(file), not config.get("use_dora", False))
+
+    def _attach(
+        self, internal: str, config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path
+    ) -> None:
+        from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+        from peft.utils import get_peft_model_state_dict
+
+        # How the tensors began is of no matter: every one of them is overwritten below.
+        known = {k: v for k, v in config.items() if k != "runtime_config"}
+        known |= {"init_lora_weights": True, "inference_mode": True, "task_type": None}
+        lora = LoraConfig(**known)
+        try:
+            if self._peft is None:
+                self._peft = PeftModel(self._model, lora, adapter_name=internal)
+            else:
+                self._peft.add_adapter(internal, lora)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).split("\n")[0][:200]
+            raise _refused(
+                folder, say("The adapter does not fit this base model ({reason}).", reason=reason)
+            ) from error
+        expected = get_peft_model_state_dict(
+            self._peft, adapter_name=internal, save_embedding_layers=False
+        )
+        _compare(expected, tensors, folder)
+        set_peft_model_state_dict(self._peft, tensors, adapter_name=internal)
+        self._peft.requires_grad_(False)
+        self._peft.eval()
+
+    def unload(self, name: str) -> None:
+        self._reset_route()
+        self._detach(self._loaded.pop(name).internal)
+
+    def _detach(self, internal: str) -> None:
+        if self._peft is None:
+            return
+        if set(self._peft.peft_config) <= {internal}:
+            self._peft.unload()
+            self._peft = None
+        elif internal in self._peft.peft_config:
+            remaining = next(n for n in self._peft.peft_config if n != internal)
+            self._peft.base_model.set_adapter(remaining, inference_mode=True)
+            self._peft.delete_adapter(internal)
+
+    # ------------------------------------------------------------ routing
+
+    def mixable(self, adapters: Sequence[str]) -> list[list[int]]:
+        """Row indices that may go through the model together."""
+        different = set(adapters)
+        if len(different) == 1 or all(n == BASE or self._loaded[n].mixes for n in different):
+            return [list(range(len(adapters)))]
+        return [[i for i, n in enumerate(adapters) if n == name] for name in sorted(different)]
+
+    def route(self, adapters: Sequence[str]) -> None:
+        """From now on row i of a forward pass uses adapter `adapters[i]`."""
+        wanted = tuple(adapters)
+        if len(set(wanted)) == 1:
+            wanted = wanted[:1]  # one adapter for all rows, however many
+        if self._peft is None or wanted == self._routed:
+            return
+        self._reset_route()
+        tuner = self._peft.base_model
+        if wanted == (BASE,):
+            tuner.disable_adapter_layers()
+        elif len(wanted) == 1:
+            tuner.enable_adapter_layers()
+            tuner.set_adapter(self._loaded[wanted[0]].internal, inference_mode=True)
+        else:
+            tuner.enable_adapter_layers()
+            names = [PEFT_BASE if n == BASE else self._loaded[n].internal for n in wanted]
+            self._hooks.enter_context(tuner._enable_peft_forward_hooks(adapter_names=names))
+        self._routed = wanted
+
+    def _reset_route(self) -> None:
+        self._hooks.close()
+        self._routed = None
+
+
+def _refused(folder: Path, what: Sentence) -> RefusedError:
+    return RefusedError(
+        "H807",
+        what,
+        where=str(folder),
+        next_step=say("Get the adapter again from its source and compare its hash."),
+    )
+
+
+def _tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The adapter's tensors, all finite; H807 otherwise."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(str(file))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _refused(
+            file.parent,
+            say("{file} is damaged ({reason}).", file=file.name, reason=str(error)[:200]),
+        ) from error
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise _refused(
+                file.parent, say("The tensor {name} holds values that are not finite.", name=name)
+            )
+    return tensors
+
+
+def _compare(expected: dict[str, Any], found: dict[str, torch.Tensor], folder: Path) -> None:
+    """Exactly the tensors that the configuration calls for, in exactly their shapes; else H807."""
+    missing = sorted(set(expected) - set(found))
+    surplus = sorted(set(found) - set(expected))
+    if missing:
+        raise _refused(
+            folder,
+            say(
+                "{count} tensors of the adapter are missing ({name}).",
+                count=len(missing),
+                name=missing[0],
+            ),
+        )
+    if surplus:
+        raise _refused(
+            folder,
+            say(
+                "The adapter holds {count} tensors too many ({name}).",
+                count=len(surplus),
+                name=surplus[0],
+            ),
+        )
+    for name, tensor in expected.items():
+        if tuple(tensor.shape) != tuple(found[name].shape):
+            raise _refused(
+                folder,
+                say(
+                    "The tensor {name} has shape {found}, the base model calls for {wanted}.",
+                    name=name,
+                    found=str(tuple(found[name].shape)),
+                    wanted=str(tuple(tensor.shape)),
+                ),
+            )

@@ -1,0 +1,576 @@
+"""The model on this machine: transformers and PEFT behind the seam, base and adapters in one process.
+
+Nothing is downloaded and no foreign code runs: folders pass `checks.py` first, adapters must be
+complete and finite. Rows of one batch may use different adapters (PEFT's `adapter_names`) and
+different schemas; how a batch runs stands in `decode.py`, how texts are scored in `scoring.py`.
+
+    model = LocalModel.load(Path("model"), {"team": Path("adapter")})
+    replies = model.generate([Request((Message("user", "..."),), adapter="team")])
+"""
+
+# ruff: noqa: N803, N806 - tensor names carry their shape, see the legend
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hauslm.base.errors import DataError, HauslmError, RefusedError, UsageError, did_you_mean
+from hauslm.base.files import sha256_file, sha256_tree
+from hauslm.base.words import say
+from hauslm.lm import adapters as adapter_files
+from hauslm.lm import scoring
+from hauslm.lm.cache import SlotCache, slot_mask
+from hauslm.lm.checks import check_base
+from hauslm.lm.decode import Decoder
+from hauslm.lm.interface import BASE, Message, Reply, Request, Scored, TokenLogprob
+from hauslm.lm.schema import Grammars
+
+SHARED_PREFIX_TOKENS = 16  # shorter common beginnings are not worth a forward pass of their own
+MAX_TOP_LOGPROBS = 20
+
+
+class LocalModel:
+    """`LanguageModel` over a causal model of transformers. Make one with `load`.
+
+    `batch_size`: most rows that `generate` decodes at once. `notices`: what a reader must know about
+    how it ran (for example a batch that had to be halved).
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, name: str, folder: Path, batch_size: int = 8
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.batch_size = batch_size
+        self.notices: list[Any] = []
+        self.device = str(next(model.parameters()).device)
+        self._model = model
+        self._tokenizer = tokenizer
+        self._lock = threading.RLock()
+        self._adapters = adapter_files.Adapters(model)
+        config = model.config.get_text_config()
+        self.context_length = _context_length(config, tokenizer)
+        self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
+        self.eos_ids = _eos_ids(model, tokenizer)
+        self._known_tokens = len(tokenizer)
+        self._window, self._mixed_windows = _window(config)
+        self._float_mask = config._attn_implementation != "sdpa"
+        self._grammars: Grammars | None = None
+        self._base_sha256 = ""
+        self._check_engine()
+
+    @classmethod
+    def load(
+        cls,
+        base: Path,
+        adapters: Mapping[str, Path] | None = None,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        name: str = "",
+        quantisation: str = "none",
+        batch_size: int = 8,
+    ) -> LocalModel:
+        """The base model in folder `base` and its adapters, by name.
+
+        `dtype`: auto (float32 on CPU, as stored on a GPU), float32, bfloat16 or float16.
+        `device`: auto, cpu, cuda or cuda:N. `quantisation`: none, nf4 or int8 (GPU only).
+        Raises MissingError H809 (incomplete folder), RefusedError H805-H808 (unsafe or unusable).
+        """
+        base = Path(base)
+        check_base(base)
+        model, tokenizer = _load(base, dtype, _device(device), quantisation)
+        loaded = cls(model, tokenizer, name=name or base.name, folder=base, batch_size=batch_size)
+        for adapter, path in (adapters or {}).items():
+            loaded.load_adapter(adapter, Path(path))
+        return loaded
+
+    # ------------------------------------------------------------ adapters
+
+    def adapters(self) -> tuple[str, ...]:
+        return self._adapters.names()
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Load one more adapter under `name`; nothing changes if it is refused (H806, H807)."""
+        with self._lock:
+            self._adapters.load(name, Path(path))
+
+    def unload_adapter(self, name: str) -> None:
+        with self._lock:
+            self._need_adapter(name)
+            self._adapters.unload(name)
+
+    def adapter_sha256(self, name: str) -> str:
+        """sha256 of the adapter's safetensors file; '' for the base."""
+        return "" if name == BASE else self._adapters.sha256(name)
+
+    @property
+    def base_sha256(self) -> str:
+        """One hash over the base's weights, configuration and tokenizer files."""
+        if not self._base_sha256:
+            names = [
+                p.name
+                for p in self.folder.iterdir()
+                if p.suffix in (".safetensors", ".json", ".jinja")
+            ]
+            self._base_sha256 = sha256_tree(self.folder, names)
+        return self._base_sha256
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        return sha256_file(self.folder / "tokenizer.json")
+
+    def _need_adapter(self, name: str) -> None:
+        if name != BASE and name not in self.adapters():
+            raise UsageError(
+                "H800",
+                say("There is no adapter called '{name}'.", name=name),
+                next_step=did_you_mean(name, (*self.adapters(), BASE)),
+            )
+
+    # ------------------------------------------------------------ text and tokens
+
+    def count_tokens(self, text: str) -> int:
+        return len(self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        import jinja2
+
+        if not self._tokenizer.chat_template:
+            raise UsageError(
+                "H804",
+                say("The base model {name} has no chat template.", name=self.name),
+                next_step=say("Use an instruction-tuned base, or send complete prompts."),
+            )
+        chat = [{"role": m.role, "content": m.content} for m in messages]
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True
+            )
+        except (jinja2.TemplateError, ValueError, TypeError) as error:
+            raise UsageError(
+                "H804",
+                say(
+                    "The chat template refuses these messages ({reason}).", reason=str(error)[:200]
+                ),
+                next_step=say("Begin with a user message and alternate with the assistant."),
+            ) from error
+        return text
+
+    def prompt_ids(self, request: Request) -> list[int]:
+        """The request's prompt as token ids, checked; H800, H803, H804, H810 if it cannot be answered."""
+        self._check_request(request)
+        if request.raw_prompt is not None:
+            # Special tokens as the tokenizer adds them to a text; a template brings its own.
+            ids = self._tokenizer.backend_tokenizer.encode(request.raw_prompt).ids
+        else:
+            text = self.render(request.messages)
+            ids = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        if not ids:
+            if self.start_id is None:
+                raise UsageError("H810", say("The prompt is empty."))
+            ids = [self.start_id]
+        if len(ids) + request.max_new_tokens > self.context_length:
+            raise self.too_long(len(ids), request.max_new_tokens)
+        return list(ids)
+
+    def _check_request(self, request: Request) -> None:
+        self._need_adapter(request.adapter)
+        problems = (
+            ("max_new_tokens", request.max_new_tokens, request.max_new_tokens >= 1),
+            ("temperature", request.temperature, 0 <= request.temperature <= 100),
+            ("top_p", request.top_p, 0 < request.top_p <= 1),
+            ("top_logprobs", request.top_logprobs, 0 <= request.top_logprobs <= MAX_TOP_LOGPROBS),
+            ("stop", "''", all(request.stop)),
+        )
+        for key, value, sound in problems:
+            if not sound or (isinstance(value, float) and not math.isfinite(value)):
+                raise UsageError(
+                    "H810", say("'{key}' must not be {value}.", key=key, value=str(value))
+                )
+
+    def too_long(self, prompt_tokens: int, new_tokens: int) -> DataError:
+        return DataError(
+            "H803",
+            say(
+                "{prompt:,} tokens of text and {new:,} of answer do not fit the context of {limit:,}.",
+                prompt=prompt_tokens,
+                new=new_tokens,
+                limit=self.context_length,
+            ),
+            next_step=say(
+                "Split the text or ask for a shorter answer; nothing is cut off silently."
+            ),
+        )
+
+    @property
+    def start_id(self) -> int | None:
+        """The token that a text begins with: BOS, else the end token that separates documents."""
+        for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return None
+
+    def encode_with_ends(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids of a raw text, and where each token ends in it (characters)."""
+        encoding = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+        return list(encoding.ids), [end for _, end in encoding.offsets]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def token_text(self, token_id: int) -> str:
+        text: str = self._tokenizer.backend_tokenizer.decode([token_id], skip_special_tokens=False)
+        return text
+
+    # ------------------------------------------------------------ the seam
+
+    def decoder(self, batch_size: int | None = None) -> Decoder:
+        """A running batch of one's own: `admit` requests, `step` until nothing is pending."""
+        return Decoder(self, batch_size or self.batch_size)
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        prompts = [self.prompt_ids(r) for r in requests]
+        for request in requests:
+            self.matcher(request)  # a schema that cannot be enforced fails before the first token
+        while True:
+            try:
+                return self._run(requests, prompts)
+            except torch.OutOfMemoryError as error:
+                torch.cuda.empty_cache()
+                if self.batch_size == 1:
+                    raise RefusedError(
+                        "H816",
+                        say("Not even one answer fits into the device memory."),
+                        next_step=say("Use shorter texts, a smaller model or quantisation."),
+                    ) from error
+                self.batch_size = max(1, self.batch_size // 2)
+                self.notices.append(
+                    say("Out of memory: the batch was halved to {rows} rows.", rows=self.batch_size)
+                )
+
+    def _run(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[Reply]:
+        # Longest first: neighbours in a batch are of similar length, and the peak comes at the start.
+        order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))
+        decoder = self.decoder(min(self.batch_size, max(1, len(requests))))
+        for adapter, prefix in shared_prefixes(requests, prompts):
+            decoder.share_prefix(adapter, prefix)
+        handles = {decoder.admit(requests[i], prompts[i]): i for i in order}
+        replies: dict[int, Reply] = {}
+        while decoder.pending:
+            for event in decoder.step():
+                if event.reply is not None:
+                    replies[handles[event.handle]] = event.reply
+        return [replies[i] for i in range(len(requests))]
+
+    def stream(self, request: Request) -> Iterator[str | TokenLogprob | Reply]:
+        """The answer as it comes: text, log-probabilities if asked for, the whole reply at the end."""
+        decoder = self.decoder(1)
+        decoder.admit(request)
+        while decoder.pending:
+            for event in decoder.step():
+                yield from event.logprobs
+                if event.text:
+                    yield event.text
+                if event.reply is not None:
+                    yield event.reply
+
+    def score(self, pairs: Sequence[tuple[str, str]], adapter: str = BASE) -> list[Scored]:
+        """See `LanguageModel.score`; H803 for a pair beyond the context, which is never cut."""
+        self._need_adapter(adapter)
+        return scoring.score(self, pairs, adapter)
+
+    # ------------------------------------------------------------ what decode.py needs
+
+    def matcher(self, request: Request) -> Any:
+        """A fresh grammar matcher for the request's schema; None if it has none (H801, H802)."""
+        if request.json_schema is None:
+            return None
+        if self._grammars is None:
+            from llguidance import LLTokenizer
+
+            backend = self._tokenizer.backend_tokenizer
+            self._grammars = Grammars(
+                LLTokenizer(
+                    backend.to_str(),
+                    n_vocab=max(self.vocabulary_size, self._known_tokens),
+                    eos_token=sorted(self.eos_ids),
+                )
+            )
+        return self._grammars.matcher(request.json_schema)
+
+    def bitmasks(self, matchers: Sequence[Any]) -> torch.Tensor:
+        """Which tokens may follow: int32 [len(matchers), V/32 rounded up]."""
+        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+        words = allocate_token_bitmask(len(matchers), max(self.vocabulary_size, self._known_tokens))
+        for row, matcher in enumerate(matchers):
+            fill_next_token_bitmask(matcher, words, row)
+        return torch.from_numpy(words)
+
+    def forbid_unknown_tokens(self, logits_NV: torch.Tensor) -> None:
+        """Rows of the output matrix without a token (padding of the vocabulary) are never chosen."""
+        if logits_NV.shape[1] > self._known_tokens:
+            logits_NV[:, self._known_tokens :] = float("-inf")
+
+    def mixable(self, adapters: Sequence[str]) -> list[list[int]]:
+        """Groups of row indices that may share a forward pass (DoRA cannot be mixed)."""
+        return self._adapters.mixable(adapters)
+
+    def attention_mask(
+        self, positions_BK: torch.Tensor, used: int, make: Callable[..., torch.Tensor] = slot_mask
+    ) -> Any:
+        """The mask for rows in slots, in the form that the architecture expects."""
+        full = self._as_mask(make(positions_BK, used))
+        if self._window is None or used <= self._window:
+            return full
+        sliding = self._as_mask(make(positions_BK, used, self._window))
+        if self._mixed_windows:
+            return {"full_attention": full, "sliding_attention": sliding}
+        return sliding
+
+    def _as_mask(self, visible: torch.Tensor) -> torch.Tensor:
+        if not self._float_mask:
+            return visible
+        lowest = torch.finfo(self._model.dtype).min
+        return torch.zeros_like(visible, dtype=self._model.dtype).masked_fill(~visible, lowest)
+
+    @torch.inference_mode()
+    def forward_last(
+        self,
+        tokens_BK: torch.Tensor,
+        positions_BK: torch.Tensor,
+        mask: Any,
+        cache: SlotCache,
+        adapters: Sequence[str],
+        ends: Sequence[int],
+    ) -> torch.Tensor:
+        """Logits [B, V] (float32) at token `ends[b]` of each row b."""
+        wanted = sorted(set(ends))
+        with self._lock:
+            self._adapters.route(adapters)
+            logits_BUV = self._model(
+                input_ids=tokens_BK,
+                position_ids=positions_BK,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=torch.tensor(wanted, device=tokens_BK.device),
+            ).logits
+        if len(wanted) == 1:
+            logits_BV = logits_BUV[:, 0]
+        else:
+            index = torch.tensor([wanted.index(e) for e in ends], device=tokens_BK.device)
+            logits_BV = logits_BUV[torch.arange(len(ends), device=tokens_BK.device), index]
+        return logits_BV.float().clone()
+
+    # ------------------------------------------------------------ what scoring.py needs
+
+    @torch.inference_mode()
+    def hidden(self, tokens_BT: torch.Tensor, adapter: str) -> torch.Tensor:
+        """Last hidden states [B, T, E] of whole texts."""
+        with self._lock:
+            self._adapters.route([adapter] * tokens_BT.shape[0])
+            states: torch.Tensor = self._model.base_model(
+                input_ids=tokens_BT, use_cache=False
+            ).last_hidden_state
+        return states
+
+    def head(self, hidden_NE: torch.Tensor) -> torch.Tensor:
+        """Logits [N, V] (float32) from hidden states, as the model itself computes them."""
+        logits_NV: torch.Tensor = self._model.get_output_embeddings()(hidden_NE).float()
+        config = self._model.config.get_text_config()
+        if scale := getattr(config, "logit_scale", None):  # Cohere multiplies
+            logits_NV = logits_NV * scale
+        if divisor := getattr(config, "logits_scaling", None):  # Granite divides
+            logits_NV = logits_NV / divisor
+        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+            logits_NV = torch.tanh(logits_NV / cap) * cap
+        return logits_NV
+
+    # ------------------------------------------------------------ is it right?
+
+    @torch.inference_mode()
+    def _check_engine(self) -> None:
+        """Compare our cache, mask and head with the plain model on a few tokens; H808 if they differ."""
+        tokens = torch.tensor(
+            [[t % self._known_tokens for t in (7, 3, 11, 5, 2)]], device=self.device
+        )
+        try:
+            plain = self._model(input_ids=tokens, use_cache=False).logits[0].float()
+            cache = SlotCache(1)
+            positions = torch.arange(5, device=self.device)[None]
+            cache.aim([0], positions[:, :3], 3, fresh=True)
+            self.forward_last(tokens[:, :3], positions[:, :3], None, cache, [BASE], [2])
+            cache.aim([0], positions[:, 3:], 5)
+            mask = self.attention_mask(positions[:, 3:], 5)
+            ours = self.forward_last(tokens[:, 3:], positions[:, 3:], mask, cache, [BASE], [1])[0]
+            scored = self.head(self.hidden(tokens, BASE)[0])
+        except HauslmError:
+            raise
+        except Exception as error:  # any failure of a foreign architecture means: not this engine
+            raise self._unsupported(f"{type(error).__name__}: {error}"[:200]) from error
+        spread = float(plain.std()) or 1.0
+        tolerance = 1e-3 if plain.dtype == self._model.dtype else 0.2
+        worst = max(float((ours - plain[-1]).abs().max()), float((scored - plain).abs().max()))
+        if not worst <= tolerance * max(spread, 1e-3):
+            raise self._unsupported(f"max |Δ| = {worst:.3g}")
+
+    def _unsupported(self, reason: str) -> RefusedError:
+        return RefusedError(
+            "H808",
+            say("The architecture of {name} does not run in this engine ({reason}).",
+                name=self.name, reason=reason),
+            next_step=say("Serve the model with vLLM and analyse with 'engine: openai'."),
+        )  # fmt: skip
+
+
+def shared_prefixes(
+    requests: Sequence[Request], prompts: Sequence[list[int]]
+) -> list[tuple[str, list[int]]]:
+    """Per adapter, the token ids with which all its prompts begin, where that pays."""
+    groups: dict[str, list[list[int]]] = {}
+    for request, ids in zip(requests, prompts, strict=True):
+        groups.setdefault(request.adapter, []).append(ids)
+    shared = []
+    for adapter, group in groups.items():
+        # Smallest and largest in order share exactly what all share.
+        low, high = min(group), max(group)
+        length = 0
+        for a, b in zip(low, high, strict=False):
+            if a != b:
+                break
+            length += 1
+        length = min(length, min(map(len, group)) - 1)
+        if len(group) > 1 and length >= SHARED_PREFIX_TOKENS:
+            shared.append((adapter, low[:length]))
+    return shared
+
+
+# ---------------------------------------------------------------- loading
+
+
+def _device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _load(base: Path, dtype: str, device: str, quantisation: str) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    disable: Any = transformers_logging.disable_progress_bar
+    disable()
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    extra: dict[str, Any] = {}
+    if quantisation != "none":
+        extra["quantization_config"] = _quantisation(quantisation, device)
+        extra["device_map"] = {"": device}
+    wanted: Any = getattr(torch, dtype) if dtype != "auto" else "auto"
+    if wanted == "auto" and device == "cpu":
+        wanted = torch.float32  # half precision is emulated on most CPUs and slower
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(base), **safe)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(base), dtype=wanted, use_safetensors=True, **safe, **extra
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise RefusedError(
+            "H805",
+            say(
+                "The base model could not be loaded ({reason}).",
+                reason=str(error).split("\n")[0][:200],
+            ),
+            where=str(base),
+            next_step=say("Copy the model folder again and compare its hashes."),
+        ) from error
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise RefusedError(
+            "H805",
+            say("The base model has no tokenizer.json."),
+            where=str(base),
+            next_step=say("Copy the complete model folder, tokenizer.json included."),
+        )
+    module: Any = model
+    if quantisation == "none":
+        module = module.to(device)
+    module.requires_grad_(False)
+    return module.eval(), tokenizer
+
+
+def _quantisation(kind: str, device: str) -> Any:
+    import transformers
+
+    make: Any = transformers.BitsAndBytesConfig
+
+    if device == "cpu":
+        raise UsageError(
+            "H810",
+            say("Quantisation {kind} needs a GPU.", kind=kind),
+            next_step=say("Use quantisation none on a CPU."),
+        )
+    if kind == "nf4":
+        return make(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    if kind == "int8":
+        return make(load_in_8bit=True)
+    raise UsageError(
+        "H810",
+        say("'{key}' must not be {value}.", key="quantisation", value=kind),
+        next_step=did_you_mean(kind, ("none", "nf4", "int8")),
+    )
+
+
+def _context_length(config: Any, tokenizer: Any) -> int:
+    length = getattr(config, "max_position_embeddings", None) or getattr(
+        config, "n_positions", None
+    )
+    if length is None and tokenizer.model_max_length < 10_000_000:
+        length = tokenizer.model_max_length
+    if length is None:
+        raise RefusedError(
+            "H808",
+            say("config.json does not say how long the context is (max_position_embeddings)."),
+            next_step=say("Use a base model that states its context length."),
+        )
+    return int(length)
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends an answer: of the generation settings and of the tokenizer."""
+    found: set[int] = set()
+    for value in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
+        found |= {
+            int(v)
+            for v in (value if isinstance(value, (list, tuple)) else [value])
+            if v is not None
+        }
+    if not found:
+        raise RefusedError(
+            "H808",
+            say("The base model names no token that ends an answer (eos_token_id)."),
+            next_step=say("Add eos_token_id to generation_config.json."),
+        )
+    return frozenset(found)
+
+
+def _window(config: Any) -> tuple[int | None, bool]:
+    """(sliding window in tokens or None, whether full and sliding layers are mixed)."""
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if not window or getattr(config, "use_sliding_window", True) is False:
+        return None, False
+    if kinds and "sliding_attention" not in kinds:
+        return None, False
+    return int(window), len(kinds) > 1 or bool(kinds)
