@@ -17,6 +17,7 @@ import json
 import re
 import string
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import polib
@@ -27,6 +28,7 @@ KEYWORDS = {"say", "N_", "Sentence", "translate"}
 TEMPLATE_CALL = re.compile(r"""\b_\(\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')""")
 
 
+@lru_cache(maxsize=1)
 def sentences() -> dict[str, list[tuple[str, int]]]:
     """Every template in the source, with the places where it stands."""
     found: dict[str, list[tuple[str, int]]] = {}
@@ -91,7 +93,7 @@ def save(language: str, catalogue: polib.POFile) -> None:
     catalogue.save_as_mofile(str(path.with_suffix(".mo")))
 
 
-def add(language: str, file: Path) -> int:
+def add(language: str, file: Path, comment: str = "") -> int:
     new: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     with (SOURCE / "locale" / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -104,7 +106,7 @@ def add(language: str, file: Path) -> int:
             if template in known:
                 known[template].msgstr = translation
             else:
-                entry = polib.POEntry(msgid=template, msgstr=translation)
+                entry = polib.POEntry(msgid=template, msgstr=translation, comment=comment)
                 catalogue.append(entry)
                 known[template] = entry
         save(language, catalogue)
@@ -141,9 +143,10 @@ def main() -> int:
     parser.add_argument("command", choices=["add", "check", "missing"])
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--language", default="de")
+    parser.add_argument("--said-by", default="", help="a library that says these sentences (click)")
     arguments = parser.parse_args()
     if arguments.command == "add":
-        return add(arguments.language, arguments.file)
+        return add(arguments.language, arguments.file, arguments.said_by)
     if arguments.command == "missing":
         json.dump(dict.fromkeys(missing(arguments.language), ""), sys.stdout, indent=1, ensure_ascii=False)
         return 0

@@ -30,7 +30,7 @@ def demand(tokens_in: float, tokens_out: float) -> Settings:
 
 def bought(price: float, running_per_month: float = 0.0) -> Bill:
     return Bill(
-        "own", characters_per_token=1.0, own_machine=True, gpu_price_eur=price,
+        "own", characters_per_token=1.0, own_machine=True, gpu_price=price,
         fixed_eur_per_month=running_per_month,
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ LENOVO_HOURS = [(98.32, 8_556), (77.43, 10_890), (53.95, 15_710), (55.04, 15_392
 def test_lenovo_2025_break_even_hours(cloud_per_hour: float, published: float) -> None:
     """LP2225: 8 x H100 for $833 806, own cost $0.87 an hour; one 'document' is one hour."""
     own = Bill(
-        "own", own_machine=True, gpus=1, gpu_price_eur=833_806,
+        "own", own_machine=True, gpus=1, gpu_price=833_806,
         seconds_per_output_token=3600.0, load_w=870.0,
     )  # fmt: skip
     rented = Bill("rent", gpus=1, rent_per_hour=cloud_per_hour, seconds_per_output_token=3600.0)
@@ -96,7 +96,7 @@ def hours(per_month: float) -> Settings:
 def test_lenovo_2026_five_years() -> None:
     """LP2368 case 2: $461 567.50 + $12.6/h over 43 800 h against $142.42/h."""
     own = Bill(
-        "own", own_machine=True, gpus=1, gpu_price_eur=461_567.5,
+        "own", own_machine=True, gpus=1, gpu_price=461_567.5,
         seconds_per_output_token=3600.0, load_w=12_600.0,
     )  # fmt: skip
     rented = Bill("rent", gpus=1, rent_per_hour=142.42, seconds_per_output_token=3600.0)

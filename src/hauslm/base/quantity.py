@@ -49,9 +49,10 @@ class Quantity:
             raise ValueError(f"a sourced figure needs source and date ({self.value} {self.unit})")
         if self.known == "measured" and not self.date:
             raise ValueError(f"a measured figure needs its date ({self.value} {self.unit})")
-        if self.low is not None and self.low > self.value * (1 + 1e-9) + 1e-12:
+        slack = abs(self.value) * 1e-9 + 1e-12  # rounding in unit conversions
+        if self.low is not None and self.low > self.value + slack:
             raise ValueError(f"low {self.low} above value {self.value}")
-        if self.high is not None and self.high < self.value * (1 - 1e-9) - 1e-12:
+        if self.high is not None and self.high < self.value - slack:
             raise ValueError(f"high {self.high} below value {self.value}")
 
     @property

@@ -176,9 +176,9 @@ class Model:
 
     What nobody has recorded is None or empty, never a guess. `parameters` counts what the published
     weights hold; `active_parameters` those used per token (mixture of experts). `price_ref` is the
-    exact id in genai-prices under `provider`; `serves` the catalog id of the open model whose weights
-    a hosted API runs. `fine_tuning`: whether the vendor trains it for
-    customers ("ending": only until `fine_tuning_until`); None if unknown or open weights.
+    exact id in genai-prices under `provider`; `serves` the catalog id of the open model whose
+    weights a hosted API runs. `fine_tuning`: whether the vendor trains it for customers ("ending":
+    only until `fine_tuning_until`); None if unknown or open weights.
     `checked_parameters` is the count that follows from the architecture row, as a cross-check.
     """
 

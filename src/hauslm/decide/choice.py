@@ -65,40 +65,59 @@ def standing_at(contenders: Contenders, found: Costs, settings: Settings) -> Int
     deadline) in its available hours is BLOCKED; so is what exceeds the budget.
     """
     standing = np.broadcast_to(contenders.standing[:, None], found.horizon.shape).copy()
-    blocked = out_of_capacity(found, settings) | out_of_budget(contenders, found)
-    blocked |= too_late(contenders.limits, found, settings)
+    blocked = out_of_capacity(contenders.bills, found, settings)
+    blocked |= too_late(contenders.bills, contenders.limits, found, settings)
+    blocked |= out_of_budget(contenders, found, settings)
     standing[blocked] = BLOCKED
     return standing
 
 
-def out_of_capacity(found: Costs, settings: Settings) -> NDArray[np.bool_]:
-    """The running demand, or the demand with the backlog over the horizon, needs too many hours."""
+def out_of_capacity(bills: Bills, found: Costs, settings: Settings) -> NDArray[np.bool_]:
+    """The running demand, or all demand over the horizon, needs more hours than the own machine has.
+
+    Rented GPUs and APIs are not limited: more of them can be had at the same price.
+    """
     months = np.atleast_1d(np.asarray(settings.months, dtype=float))
     hours = np.atleast_1d(np.asarray(settings.available_hours_per_month, dtype=float))
     demand = np.atleast_1d(np.asarray(settings.documents_per_month, dtype=float))
     over = demand > documents_at_capacity(found, settings) * (1 + 1e-12)
-    return np.asarray(over | (found.load_hours > hours * months * (1 + 1e-12)))
+    over |= found.load_hours > hours * months * (1 + 1e-12)
+    return np.asarray(over & (bills.columns["own_machine"] > 0))
 
 
-def too_late(limits: Limits, found: Costs, settings: Settings) -> NDArray[np.bool_]:
-    """The backlog takes longer than the deadline with the hours that the running demand leaves."""
+def too_late(
+    bills: Bills, limits: Limits, found: Costs, settings: Settings
+) -> NDArray[np.bool_]:
+    """The backlog takes the own machine longer than the deadline, in the hours that are left."""
     if limits.deadline_days is None:
         return np.zeros_like(found.horizon, dtype=bool)
     hours = np.atleast_1d(np.asarray(settings.available_hours_per_month, dtype=float))
     free = np.maximum(hours - found.hours_per_month, 0.0) * 12 / 365  # per day
-    return np.asarray(found.backlog_hours > free * limits.deadline_days * (1 + 1e-12))
+    late = found.backlog_hours > free * limits.deadline_days * (1 + 1e-12)
+    return np.asarray(late & (bills.columns["own_machine"] > 0))
 
 
-def out_of_budget(contenders: Contenders, found: Costs) -> NDArray[np.bool_]:
+def out_of_budget(
+    contenders: Contenders, found: Costs, settings: Settings
+) -> NDArray[np.bool_]:
+    """The monthly cost, or the price of a machine to be bought, exceeds what was stated."""
     limits = contenders.limits
     over = np.zeros_like(found.horizon, dtype=bool)
     if limits.max_monthly_eur is not None:
         over |= found.monthly > limits.max_monthly_eur
     if limits.max_purchase_eur is not None:
-        own = contenders.bills.columns["own_machine"] * (1 - contenders.bills.columns["paid"])
-        price = contenders.bills.columns["gpu_price_eur"] + contenders.bills.columns["host_price_eur"]
-        over |= np.broadcast_to(own * price > limits.max_purchase_eur, over.shape)
+        columns = contenders.bills.columns
+        to_buy = (columns["own_machine"] > 0) & (columns["paid"] == 0)
+        over |= to_buy & (purchase_eur(columns, settings) > limits.max_purchase_eur)
     return over
+
+
+def purchase_eur(columns: dict[str, Array], settings: Settings) -> Array:
+    """What buying each machine once costs, EUR."""
+    rate = np.atleast_1d(np.asarray(settings.eur_per_usd, dtype=float))[None, :]
+    factor = np.atleast_1d(np.asarray(settings.hardware_price_factor, dtype=float))[None, :]
+    gpu = columns["gpu_price"] * np.where(columns["gpu_price_in_usd"] > 0, rate, 1.0)
+    return np.asarray((gpu + columns["host_price_eur"]) * factor)
 
 
 @dataclass(frozen=True)

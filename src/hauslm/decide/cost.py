@@ -48,8 +48,9 @@ class Bill:
     """What one option pays for. Currency: `usd` prices are multiplied by the EUR/USD rate.
 
     `seconds_per_input_token` and `seconds_per_output_token` are the machine's time at the batch
-    size that was planned, for one GPU; `gpus` share the work. `gpu_price_eur` and `host_price_eur`
-    are for the whole machine; a `paid` machine is sunk and only its replacement is counted.
+    size that was planned, for one GPU; `gpus` share the work. `gpu_price` (USD where
+    `gpu_price_in_usd`) and `host_price_eur` are for the whole machine; a `paid` machine is sunk and
+    only its replacement is counted.
     `migrations` are the months in which the provider switches the model off.
     """
 
@@ -72,7 +73,8 @@ class Bill:
     idle_w: float = 0.0
     own_machine: bool = False
     paid: bool = False
-    gpu_price_eur: float = 0.0
+    gpu_price: float = 0.0
+    gpu_price_in_usd: bool = False
     host_price_eur: float = 0.0
     rent_per_hour: float = 0.0
     # people
@@ -358,7 +360,8 @@ def _hardware(c: Columns, s: Columns) -> Columns:
         renewals = np.where(np.isinf(life), 0.0, np.ceil(s["months"] / life - 1e-9) - 1)
         age = np.where(renewals > 0, s["months"] - renewals * np.where(renewals > 0, life, 0), s["months"])
     bought = np.where(c["own_machine"] > 0, renewals + np.where(c["paid"] > 0, 0.0, 1.0), 0.0)
-    gpu = c["gpu_price_eur"] * s["hardware_price_factor"]
+    rate = np.where(c["gpu_price_in_usd"] > 0, s["eur_per_usd"], 1.0)
+    gpu = c["gpu_price"] * rate * s["hardware_price_factor"]
     host = c["host_price_eur"] * s["hardware_price_factor"]
     left = (1 - s["value_loss_per_year"]) ** (age / 12) * s["residual_share"]
     whole = gpu + host

@@ -18,16 +18,27 @@ transient while a quantised model is being loaded, and pinned host memory.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from hauslm.base.errors import UsageError
 from hauslm.base.quantity import Quantity, derived
-from hauslm.base.words import say
 from hauslm.catalog.schema import Architecture
-from hauslm.estimate import shape
-from hauslm.estimate.shape import Targets
+from hauslm.estimate import activations, shape
+from hauslm.estimate.setup import (
+    Dtype,
+    InferenceSetup,
+    Loss,
+    Method,
+    Optimizer,
+    Quantisation,
+    TrainingSetup,
+)
 from hauslm.records import Memory, MemoryParts
+
+__all__ = [
+    "GIB", "InferenceSetup", "MemoryEstimate", "Method", "Optimizer", "TrainingSetup",
+    "inference_memory", "kv_cache_bytes", "training_memory", "weight_bytes",
+]
 
 GIB = float(1 << 30)
 
@@ -65,11 +76,14 @@ FRAGMENTATION = 0.05
 CPU_RUNTIME_GIB = (0.35, 0.45, 0.65)
 
 
+Moment = Literal["loss", "layers", "optimizer", "serving"]
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """The peak by part in bytes, at the moment that decides it, and the same as a record."""
 
-    moment: Literal["loss", "layers", "optimizer", "serving"]
+    moment: Moment
     bytes: Mapping[str, float]
     memory: Memory
 
@@ -122,3 +136,177 @@ def optimizer_bytes(s: TrainingSetup) -> float:
     return per_parameter * trainable_parameters(s)
 
 
+# ---------------------------------------------------------------- the three moments of a step
+
+
+def _resident(s: TrainingSetup) -> dict[str, float]:
+    """What is there at every moment: weights, adapter, optimizer states (per rank)."""
+    weights = weight_bytes(s.architecture, s.base_dtype, s.quantisation, s.kbit_upcast)
+    trainable = _trainable_bytes(s) * trainable_parameters(s)
+    share = s.ranks if s.sharding == "fsdp" else 1
+    gathered = _gathered_bytes(s) if share > 1 else 0.0
+    if s.method == "full" and s.base_dtype == "fp32" and s.arithmetic == "autocast":
+        gathered += 2.0 * shape.counts(s.architecture).total  # autocast caches 16-bit copies
+    return {
+        "weights": weights / share + gathered,
+        "adapter": 0.0 if s.method == "full" else trainable / share,
+        "gradients": trainable if s.sharding == "ddp" and s.ranks > 1 else 0.0,  # DDP's buckets
+        "optimizer": optimizer_bytes(s) / share,
+        "activations": 0.0,
+        "logits": 0.0,
+        "kv_cache": 0.0,
+        "overhead": 0.0,
+    }
+
+
+def _gathered_bytes(s: TrainingSetup) -> float:
+    """FSDP holds the layer in use, the next one, and the output head in full."""
+    a = s.architecture
+    width = DTYPE_BYTES[s.base_dtype] if s.quantisation == "none" else WEIGHT_BYTES[s.quantisation]
+    block = sum(x.parameters for x in shape.linears(a))
+    return 2 * width * block + DTYPE_BYTES[s.base_dtype] * a.vocab_size * a.hidden_size
+
+
+def _gradient_bytes(s: TrainingSetup) -> float:
+    share = s.ranks if s.sharding == "fsdp" else 1
+    return _trainable_bytes(s) * trainable_parameters(s) / share
+
+
+def _saved_bytes(s: TrainingSetup) -> float:
+    """Kept per token by all layers when the forward pass is through."""
+    k, layers = s.checkpointed_layers, s.architecture.n_layers
+    saved = k * activations.checkpoint_bytes(s) + (layers - k) * activations.layer_bytes(s)
+    if k == 0 and s.method != "full":
+        # The first norm's input needs no gradient, so nothing of it is kept.
+        saved -= 4.0 * s.architecture.hidden_size
+    return saved
+
+
+def _at_loss(s: TrainingSetup) -> dict[str, float]:
+    """The end of the forward pass and the start of the backward pass: the loss itself."""
+    hidden, act = s.architecture.hidden_size, activations.activation_bytes(s)
+    vocabulary = s.architecture.vocab_size
+    parts = _resident(s)
+    if s.loss == "fused":
+        # hidden states, their gradient, the final norm's input
+        around = (4.0 + 2 * act) * hidden
+        chunk = min(s.tokens * vocabulary, max(FUSED_CHUNK_ELEMENTS, 64 * vocabulary))
+        parts["logits"] = FUSED_CHUNK_BYTES * chunk
+    else:
+        around = (4.0 + (0 if s.loss == "naive" else act)) * hidden
+        parts["logits"] = LOGIT_BYTES[s.loss] * vocabulary * s.tokens
+    parts["activations"] = s.tokens * (_saved_bytes(s) + around)
+    if s.method != "full" or s.gradient_accumulation_steps > 1:
+        parts["gradients"] += _gradient_bytes(s)
+    return parts
+
+
+def _in_layers(s: TrainingSetup) -> dict[str, float]:
+    """Backward inside a layer: the last one right after the loss, or a recomputed one."""
+    k = s.checkpointed_layers
+    flight = activations.in_flight_bytes(s)
+    start = _saved_bytes(s) + flight
+    if k:
+        recomputed = k * activations.checkpoint_bytes(s) + activations.layer_bytes(s) + flight
+        start = max(start if k < s.architecture.n_layers else 0.0, recomputed)
+    parts = _resident(s)
+    parts["activations"] = s.tokens * start + activations.transient_bytes(s)
+    if s.method != "full" or s.gradient_accumulation_steps > 1:
+        parts["gradients"] += _gradient_bytes(s)
+    else:
+        # Only the head and one block have their gradients yet.
+        block = sum(x.parameters for x in shape.linears(s.architecture))
+        head = s.architecture.vocab_size * s.architecture.hidden_size
+        parts["gradients"] += _trainable_bytes(s) * (block + head)
+    return parts
+
+
+def _at_optimizer(s: TrainingSetup) -> dict[str, float]:
+    """The update: all gradients, no activations; foreach AdamW adds one temporary per parameter."""
+    parts = _resident(s)
+    parts["gradients"] += _gradient_bytes(s)
+    if s.optimizer == "adamw_foreach":
+        parts["optimizer"] += _gradient_bytes(s)
+    return parts
+
+
+def training_memory(s: TrainingSetup) -> MemoryEstimate:
+    """Peak memory of one training step on one device. Raises UsageError for impossible setups."""
+    s.check()
+    moments: dict[Moment, dict[str, float]] = {
+        "loss": _at_loss(s), "layers": _in_layers(s), "optimizer": _at_optimizer(s)
+    }
+    moment = max(moments, key=lambda name: sum(moments[name].values()))
+    return _estimate(moment, moments[moment], s.device, "formula, estimate.memory")
+
+
+# ---------------------------------------------------------------- serving
+
+
+def kv_cache_bytes(architecture: Architecture, context: int, kv_bytes: float = 2.0) -> float:
+    """Key/value cache of one sequence: per layer 2 x kv heads x head size x min(context, window)."""
+    per_token = 2.0 * shape.key_value_size(architecture) * kv_bytes
+    window = architecture.sliding_window or context
+    held = sum(
+        context if architecture.is_global(layer) else min(context, window)
+        for layer in range(architecture.n_layers)
+    )
+    return per_token * held
+
+
+def inference_memory(s: InferenceSetup) -> MemoryEstimate:
+    """Memory while serving `sequences` at once, weights split over `ranks` (tensor parallel)."""
+    shape.require_understood(s.architecture)
+    a = s.architecture
+    act = DTYPE_BYTES[s.base_dtype]
+    chunk = min(s.prefill_tokens, s.context * s.sequences)
+    size = a.intermediate_size
+    if a.n_experts:
+        size = (a.moe_intermediate_size or size) * (a.experts_per_token or 1)
+    adapter = shape.adapter_parameters(a, s.targets, s.rank) if s.adapters else 0
+    parts = {
+        "weights": weight_bytes(a, s.base_dtype, s.quantisation) / s.ranks,
+        "adapter": act * s.adapters * adapter / s.ranks,
+        "gradients": 0.0,
+        "optimizer": 0.0,
+        "activations": chunk * act * (2 * a.hidden_size + 3 * size / s.ranks),
+        "logits": 8.0 * a.vocab_size * s.sequences,  # fp32 and one copy for sampling
+        "kv_cache": s.sequences * kv_cache_bytes(a, s.context, s.kv_bytes) / s.ranks,
+        "overhead": 0.0,
+    }
+    return _estimate("serving", parts, s.device, "formula, estimate.memory")
+
+
+# ---------------------------------------------------------------- as a record
+
+# How far each part can be off, as factors; from the comparison in docs/accuracy.md. What a name
+# below does not list is exact but for rounding to allocator blocks.
+_SPREAD: dict[str, tuple[float, float]] = {
+    "weights": (0.995, 1.01),
+    "activations": (0.95, 1.08),
+    "logits": (0.97, 1.05),
+}
+
+
+def _estimate(
+    moment: Moment, parts: dict[str, float], device: str, source: str
+) -> MemoryEstimate:
+    allocated = sum(parts.values())
+    low, middle, high = CPU_RUNTIME_GIB if device == "cpu" else CONTEXT_GIB
+    parts = {**parts, "overhead": middle * GIB}
+    quantities = {}
+    for name, size in parts.items():
+        down, up = _SPREAD.get(name, (1.0, 1.0))
+        ends = (size * down, size * up)
+        if name == "overhead":
+            ends = (low * GIB, high * GIB + FRAGMENTATION * allocated)
+        quantities[name] = derived(size / GIB, "GiB", source, ends[0] / GIB, ends[1] / GIB)
+    peak = derived(
+        sum(q.value for q in quantities.values()),
+        "GiB",
+        source,
+        sum(q.lowest for q in quantities.values()),
+        sum(q.highest for q in quantities.values()),
+    )
+    memory = Memory(peak_gib=peak, parts=MemoryParts(**quantities))
+    return MemoryEstimate(moment, parts, memory)

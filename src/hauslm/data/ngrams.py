@@ -1,0 +1,153 @@
+"""Do two texts share wording? Hashed word n-grams, MinHash signatures, exact 13-gram overlap.
+
+Words are letters and digits, case-folded; an n-gram is one 64-bit number. MinHash and its index come
+from datasketch; here are only the numbers that go in. 13 words is the length that GPT-3's authors used
+to find test text in training text (Brown et al., arXiv 2005.14165, appendix C).
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+from datasketch import MinHash, MinHashLSH
+from numpy.typing import NDArray
+
+OVERLAP_WORDS = 13
+SHINGLE_WORDS = 5
+PERMUTATIONS = 128
+NEAR_DUPLICATE = 0.8  # Jaccard similarity of the 5-word shingles
+KEEP_ONE_IN = 8  # shingles of long texts are sampled by their own value, alike in every text
+SAMPLE_ABOVE = 2000  # shingles; a sample of a shorter text would be too small to compare
+
+_WORD = re.compile(r"\w+")
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_MIX = np.uint64(0xFF51AFD7ED558CCD)
+_words: dict[str, int] = {}
+_WORDS_KEPT = 2_000_000  # the cache is emptied when it has grown to this
+
+
+def word_hashes(text: str) -> NDArray[np.uint64]:
+    """One number per word, in order."""
+    known = _words
+    if len(known) > _WORDS_KEPT:
+        known.clear()
+    words = _WORD.findall(text.casefold())
+    out = []
+    for word in words:
+        value = known.get(word)
+        if value is None:
+            value = known[word] = zlib.crc32(word.encode("utf-8", "surrogatepass"))
+        out.append(value)
+    return np.array(out, dtype=np.uint64)
+
+
+def ngrams(words: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
+    """Hash of every run of `n` words, in order; one hash of all words if there are fewer."""
+    if len(words) == 0:
+        return words
+    n = min(n, len(words))
+    out = np.zeros(len(words) - n + 1, dtype=np.uint64)
+    for offset in range(n):
+        out = out * _FACTOR + words[offset : offset + len(out)] + np.uint64(1)
+    out ^= out >> np.uint64(33)
+    out *= _MIX
+    out ^= out >> np.uint64(33)
+    return out
+
+
+def signature(words: NDArray[np.uint64]) -> MinHash:
+    """MinHash of the 5-word shingles. Texts within a factor of the sampling limit stay comparable,
+    because sampling keeps the same shingles in both."""
+    shingles = np.unique(ngrams(words, SHINGLE_WORDS))
+    if len(shingles) > SAMPLE_ABOVE:
+        shingles = shingles[shingles % np.uint64(KEEP_ONE_IN) == 0]
+    minhash = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
+    minhash.update_batch((shingles >> np.uint64(32)).tolist())
+    return minhash
+
+
+class NearDuplicates:
+    """Feed documents one by one; learn which earlier ones each resembles."""
+
+    def __init__(self, threshold: float = NEAR_DUPLICATE) -> None:
+        self._threshold = threshold
+        self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+        self._signatures: dict[str, MinHash] = {}
+
+    def add(self, key: str, minhash: MinHash) -> list[tuple[str, float]]:
+        """Earlier keys with an estimated similarity of at least the threshold, and that estimate."""
+        similar = []
+        for other in self._index.query(minhash):
+            estimate = float(minhash.jaccard(self._signatures[other]))
+            if estimate >= self._threshold:
+                similar.append((str(other), estimate))
+        self._index.insert(key, minhash, check_duplication=False)
+        self._signatures[key] = minhash
+        return sorted(similar, key=lambda pair: (-pair[1], pair[0]))
+
+
+class Overlap:
+    """Which share of the test texts' 13-grams also stands in training texts?
+
+    First `add_test` for all test texts, then `add_train` for all training texts, then read the
+    figures. Memory: 9 bytes per distinct 13-gram of the test texts.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[np.uint64]] = []
+        self._owners: dict[str, NDArray[np.uint64]] = {}
+        self._grams: NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
+        self._hit: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
+        self.sources: dict[str, int] = {}  # training document -> test 13-grams in it
+
+    def add_test(self, document: str, words: NDArray[np.uint64]) -> None:
+        if len(words) >= OVERLAP_WORDS:
+            grams = np.unique(ngrams(words, OVERLAP_WORDS))
+            self._owners[document] = grams
+            self._parts.append(grams)
+
+    def seal(self) -> None:
+        self._grams = np.unique(np.concatenate(self._parts)) if self._parts else self._grams
+        self._hit = np.zeros(len(self._grams), dtype=np.bool_)
+        self._parts.clear()
+
+    def add_train(self, document: str, words: NDArray[np.uint64]) -> int:
+        """Mark what this training text shares with the test texts; returns how many 13-grams."""
+        if len(words) < OVERLAP_WORDS or not len(self._grams):
+            return 0
+        grams = ngrams(words, OVERLAP_WORDS)
+        places = np.searchsorted(self._grams, grams)
+        places[places == len(self._grams)] = 0
+        shared = np.unique(places[self._grams[places] == grams])
+        if len(shared):
+            self._hit[shared] = True
+            self.sources[document] = len(shared)
+        return len(shared)
+
+    @property
+    def share(self) -> float:
+        """Share of all distinct test 13-grams that occur in training texts."""
+        return float(self._hit.mean()) if len(self._hit) else 0.0
+
+    def share_of(self, document: str) -> float:
+        """The same for one test text."""
+        grams = self._owners.get(document)
+        if grams is None or not len(grams):
+            return 0.0
+        return float(self._hit[np.searchsorted(self._grams, grams)].mean())
+
+    def worst(self, count: int = 3) -> list[tuple[str, float]]:
+        ranked = ((d, self.share_of(d)) for d in self._owners)
+        return sorted((r for r in ranked if r[1] > 0), key=lambda r: (-r[1], r[0]))[:count]
+
+
+def containment(needle: NDArray[np.uint64], haystack: Iterable[int] | NDArray[np.uint64]) -> float:
+    """Share of the needle's 13-grams that stand in the haystack's words."""
+    if len(needle) < OVERLAP_WORDS:
+        return 0.0
+    grams = np.unique(ngrams(needle, OVERLAP_WORDS))
+    other = np.unique(ngrams(np.asarray(haystack, dtype=np.uint64), OVERLAP_WORDS))
+    return float(np.isin(grams, other, assume_unique=True).mean())
