@@ -57,8 +57,9 @@ from transformers import (
     GenerationConfig,
     MistralConfig,
     MistralForCausalLM,
-    PreTrainedTokenizerFast,
 )
+
+Model = Any  # MistralForCausalLM; its own type hints forbid what it documents
 
 NAME = "hauslm-embedded"
 UNK, BOS, EOS, INST, INST_END, PAD = "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "<pad>"
@@ -355,7 +356,7 @@ def conversation(doc: Document, rng: random.Random) -> list[dict[str, str]] | No
 
 def build_stream(
     docs: list[Document],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Any,
     german_copies: int,
     chat_share: float,
     seed: int,
@@ -440,7 +441,7 @@ def make_config(args: argparse.Namespace) -> MistralConfig:
     )
 
 
-def make_optimizers(model: MistralForCausalLM, args: argparse.Namespace) -> list[Any]:
+def make_optimizers(model: Model, args: argparse.Namespace) -> list[Any]:
     """Muon for the matrices inside the layers, AdamW for embedding and norms.
 
     Muon stands twice, with half of the matrices each, so that two threads can step.
@@ -476,7 +477,7 @@ class Workers:
     waits for the slower core, and the training all but stands still.
     """
 
-    def __init__(self, model: MistralForCausalLM, threads: int) -> None:
+    def __init__(self, model: Model, threads: int) -> None:
         """``model`` owns the weights; every further thread sees the same storage."""
         self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self.models = [model]
@@ -493,7 +494,7 @@ class Workers:
             todo.put(piece)
         count = rows.shape[0] * (rows.shape[1] - 1)
 
-        def work(model: MistralForCausalLM) -> float:
+        def work(model: Model) -> float:
             total = 0.0
             while True:
                 try:
@@ -524,7 +525,7 @@ class Workers:
 
 
 def save_checkpoint(
-    folder: Path, model: MistralForCausalLM, optimizers: list[Any], state: dict[str, Any]
+    folder: Path, model: Model, optimizers: list[Any], state: dict[str, Any]
 ) -> None:
     """Weights and optimizer tensors as safetensors, everything else as JSON; no pickle."""
     fresh = folder.with_suffix(".new")
@@ -547,9 +548,7 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(
-    folder: Path, model: MistralForCausalLM, optimizers: list[Any]
-) -> dict[str, Any]:
+def load_checkpoint(folder: Path, model: Model, optimizers: list[Any]) -> dict[str, Any]:
     """The way back from save_checkpoint."""
     weights = load_file(folder / "weights.safetensors")
     with torch.no_grad():
@@ -570,8 +569,8 @@ def load_checkpoint(
 
 def train(
     args: argparse.Namespace,
-    model: MistralForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
+    model: Model,
+    tokenizer: Any,
     windows: np.ndarray,
     probe: dict[str, list[str]],
 ) -> dict[str, Any]:
@@ -636,14 +635,14 @@ def train(
 # --- 6. the model folder ------------------------------------------------------------------------
 
 
-def write_model(
-    folder: Path, tokenizer: Path, model: MistralForCausalLM, args: argparse.Namespace
-) -> None:
+def write_model(folder: Path, tokenizer: Path, model: Model, args: argparse.Namespace) -> None:
     """Everything transformers needs, weights in bf16, in one folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = MistralForCausalLM(make_config(args)).to(torch.bfloat16)
+    half: Model = MistralForCausalLM(make_config(args))
+    half.to(torch.bfloat16)
     half.load_state_dict(model.state_dict())
-    half.generation_config = GenerationConfig(
+    make_generation: Any = GenerationConfig
+    half.generation_config = make_generation(
         bos_token_id=SPECIAL_TOKENS.index(BOS),
         eos_token_id=SPECIAL_TOKENS.index(EOS),
         pad_token_id=SPECIAL_TOKENS.index(PAD),
@@ -669,9 +668,7 @@ def export(source: Path, target: Path) -> None:
 
 
 @torch.no_grad()
-def bits_per_byte(
-    model: MistralForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: list[str]
-) -> dict[str, float]:
+def bits_per_byte(model: Model, tokenizer: Any, texts: list[str]) -> dict[str, float]:
     """Bits the model needs per UTF-8 byte, each text on its own.
 
     Windows of 2,048 tokens that advance by 1,024: beyond a text's beginning every token is
@@ -699,9 +696,7 @@ def bits_per_byte(
     return {"bits": nats / math.log(2) / size, "tokens": count, "bytes": size}
 
 
-def unigram_bits(
-    windows: np.ndarray, vocab: int, tokenizer: PreTrainedTokenizerFast, texts: list[str]
-) -> float:
+def unigram_bits(windows: np.ndarray, vocab: int, tokenizer: Any, texts: list[str]) -> float:
     """The same texts under a model that knows only how often each training token occurs."""
     counts = np.bincount(windows.reshape(-1), minlength=vocab) + 1.0
     cost = -np.log2(counts / counts.sum())
@@ -719,7 +714,7 @@ def xz_bits(texts: list[str]) -> float:
 
 @torch.no_grad()
 def chat_check(
-    model: MistralForCausalLM, tokenizer: PreTrainedTokenizerFast, docs: list[Document], seed: int
+    model: Model, tokenizer: Any, docs: list[Document], seed: int
 ) -> dict[str, dict[str, float]]:
     """Greedy answers to prompts from unseen texts: does the model stop, and is it right?"""
     rng = random.Random(seed)
@@ -920,7 +915,7 @@ def finish(
     out, data = Path(args.out), Path(args.data)
     folder = out / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = MistralForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model: Model = MistralForCausalLM.from_pretrained(folder, dtype=torch.float32)
     weights = folder / "model.safetensors"
     labels = {
         "en": f"English, crop science ({EVAL_TEXTS} articles)",
@@ -1014,7 +1009,7 @@ def main() -> None:
         train_tokenizer(docs, args.vocab_size, args.seed, out / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
     windows = build_stream(docs, tokenizer, args.german_copies, args.chat_share, args.seed, out)
-    model = MistralForCausalLM(make_config(args))
+    model: Model = MistralForCausalLM(make_config(args))
     if args.finish:
         state = load_checkpoint(out / "checkpoint", model, make_optimizers(model, args))
     else:

@@ -38,7 +38,9 @@ def sentences() -> dict[str, list[tuple[str, int]]]:
             if not isinstance(node, ast.Call) or not node.args:
                 continue
             function = node.func
-            called = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+            called = (
+                function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+            )
             if called not in KEYWORDS:
                 continue
             for first in _strings(node.args[0]):
@@ -148,7 +150,9 @@ def main() -> int:
     if arguments.command == "add":
         return add(arguments.language, arguments.file, arguments.said_by)
     if arguments.command == "missing":
-        json.dump(dict.fromkeys(missing(arguments.language), ""), sys.stdout, indent=1, ensure_ascii=False)
+        json.dump(
+            dict.fromkeys(missing(arguments.language), ""), sys.stdout, indent=1, ensure_ascii=False
+        )
         return 0
     return check([arguments.language])
 

@@ -18,9 +18,19 @@ MISTAKES = {
     "impossible": ("adapter: {r: -3}\n", "hauslm.yaml:1:11", "at least 1", "H202"),
     "infinite": ("training:\n  epochs: .inf\n", "hauslm.yaml:2:3", "1000", "H202"),
     "not a number": ("training:\n  epochs: .nan\n", "hauslm.yaml:2:3", "", "H202"),
-    "choice": ("scenario:\n  data:\n    copyright: thirdparty\n", "hauslm.yaml:3:5", "third_party", "H203"),
+    "choice": (
+        "scenario:\n  data:\n    copyright: thirdparty\n",
+        "hauslm.yaml:3:5",
+        "third_party",
+        "H203",
+    ),
     "language": ("language: fr\n", "hauslm.yaml:1:1", "de, en", "H203"),
-    "list item": ("scenario:\n  options:\n  - id: a\n    kind: clod\n", "hauslm.yaml:4:5", "cloud", "H203"),
+    "list item": (
+        "scenario:\n  options:\n  - id: a\n    kind: clod\n",
+        "hauslm.yaml:4:5",
+        "cloud",
+        "H203",
+    ),
     "missing in item": ("scenario:\n  options:\n  - id: a\n", "hauslm.yaml:3:5", "kind", "H202"),
     "syntax": ("a: [1, 2\nb: 3\n", "hauslm.yaml:2:", "YAML", "H212"),
     "tabs": ("a:\n\tb: 1\n", "hauslm.yaml:2:1", "YAML", "H212"),
@@ -46,7 +56,11 @@ def test_a_mistake_has_place_reason_and_next_step(case: str) -> None:
 def test_every_mistake_is_told_not_only_the_first() -> None:
     with pytest.raises(ProjectFileError) as caught:
         scenario.parse("adapter:\n  r: 0\n  lora_alpha: -1\nfoo: 1\n")
-    assert [m.where for m in caught.value.mistakes] == ["hauslm.yaml:2:3", "hauslm.yaml:3:3", "hauslm.yaml:4:1"]
+    assert [m.where for m in caught.value.mistakes] == [
+        "hauslm.yaml:2:3",
+        "hauslm.yaml:3:3",
+        "hauslm.yaml:4:1",
+    ]
 
 
 def test_defaults_and_short_forms() -> None:
@@ -75,8 +89,14 @@ def test_no_text_yields_an_untyped_exception(text: str) -> None:
 
 YAML_LIKE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["scenario", "adapter", "r", "workload", "options", "id", "x"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["scenario", "adapter", "r", "workload", "options", "id", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
     max_leaves=8,
 )
 
@@ -118,4 +138,7 @@ def test_schema_describes_every_field_with_default() -> None:
         walk(schema, "")
         for name, definition in schema["$defs"].items():
             walk(definition, name)
-    assert scenario.json_schema("de")["$defs"]["AdapterSection"] != scenario.json_schema("en")["$defs"]["AdapterSection"]
+    assert (
+        scenario.json_schema("de")["$defs"]["AdapterSection"]
+        != scenario.json_schema("en")["$defs"]["AdapterSection"]
+    )

@@ -57,7 +57,9 @@ STAGES: dict[str, Stage] = {
     for s in (
         Stage("compare", "comparison", N_("Comparison"), (), ("scenario", "model")),
         Stage("decide", "decision", N_("Decision"), (), ("scenario", "model")),
-        Stage("plan", "plan", N_("Plan"), ("decision",), ("scenario", "model", "adapter", "training")),
+        Stage(
+            "plan", "plan", N_("Plan"), ("decision",), ("scenario", "model", "adapter", "training")
+        ),
         Stage(
             "prepare",
             "corpus",
@@ -67,10 +69,16 @@ STAGES: dict[str, Stage] = {
             "documents.paths",
         ),
         Stage("train", "run", N_("Training"), ("plan", "corpus"), ("model", "adapter", "training")),
-        Stage("evaluate", "evaluation", N_("Evaluation"), ("corpus", "run"), ("evaluation", "model")),
+        Stage(
+            "evaluate", "evaluation", N_("Evaluation"), ("corpus", "run"), ("evaluation", "model")
+        ),
         Stage("bundle", "bundle", N_("Bundle"), ("corpus", "run", "evaluation"), ("name", "model")),
         Stage(
-            "analyse", "analysis", N_("Analysis"), ("corpus", "run", "bundle"), ("analysis", "model"),
+            "analyse",
+            "analysis",
+            N_("Analysis"),
+            ("corpus", "run", "bundle"),
+            ("analysis", "model"),
             "analysis.paths",
         ),
     )
@@ -216,8 +224,8 @@ def run_stage(
     """Run one stage (and, first, whatever it needs that is missing or out of date); save its record."""
     stage = stage_named(name)
     if prerequisites:
-        for record in stage.needs:
-            needed = next(s for s in STAGES.values() if s.record == record)
+        for name_needed in stage.needs:
+            needed = next(s for s in STAGES.values() if s.record == name_needed)
             if state(project, needed) != "current":
                 _run_needed(project, needed, stage)
     if not force and state(project, stage) == "current":
@@ -242,8 +250,11 @@ def _run_needed(project: Project, needed: Stage, wanted: Stage) -> None:
         if needed.name != "decide":
             raise
         project.progress.say(
-            say("No decision was recorded ({reason}); '{wanted}' goes on without it.",
-                reason=error.what, wanted=wanted.name)
+            say(
+                "No decision was recorded ({reason}); '{wanted}' goes on without it.",
+                reason=error.what,
+                wanted=wanted.name,
+            )
         )
 
 
@@ -445,13 +456,17 @@ def _without_folder(name: str, project: Project) -> Any:
     )
 
 
-def compare(project: Project | Scenario | Path | str = ".", *, progress: Progress | None = None) -> Comparison:
+def compare(
+    project: Project | Scenario | Path | str = ".", *, progress: Progress | None = None
+) -> Comparison:
     """Cloud/API against local open-weight models, criterion by criterion."""
     result: Comparison = _api("compare", project, progress)
     return result
 
 
-def decide(project: Project | Scenario | Path | str = ".", *, progress: Progress | None = None) -> Decision:
+def decide(
+    project: Project | Scenario | Path | str = ".", *, progress: Progress | None = None
+) -> Decision:
     """Gates, cost over the horizon, verdict with reasons, and what would flip it."""
     result: Decision = _api("decide", project, progress)
     return result
@@ -486,13 +501,17 @@ def train(
     return result
 
 
-def evaluate(project: Project | Path | str = ".", *, progress: Progress | None = None) -> Evaluation:
+def evaluate(
+    project: Project | Path | str = ".", *, progress: Progress | None = None
+) -> Evaluation:
     """Base against adapter, paired, with intervals over documents, and a verdict in words."""
     result: Evaluation = _api("evaluate", project, progress)
     return result
 
 
-def bundle(project: Project | Path | str = ".", *, progress: Progress | None = None, **options: Any) -> Bundle:
+def bundle(
+    project: Project | Path | str = ".", *, progress: Progress | None = None, **options: Any
+) -> Bundle:
     """One verified file with adapter, tokenizer, records and licence duties."""
     result: Bundle = _api("bundle", project, progress, **options)
     return result
@@ -560,7 +579,7 @@ def schema(language: str | None = None) -> dict[str, Any]:
     return json_schema(language)
 
 
-def summary(record: Record, language: str | None = None) -> Any:
+def summary(record: Record | dict[str, Any], language: str | None = None) -> Any:
     """The record for a person at a terminal: a `rich` renderable."""
     from hauslm.report.terminal import render
 
@@ -590,12 +609,16 @@ def decision_note(decision: Decision, language: str | None = None) -> str:
     return note(decision, language)
 
 
-def export(project: Project | Path | str, kind: str, target: Path | None = None, **options: Any) -> dict[str, Any]:
+def export(
+    project: Project | Path | str, kind: str, target: Path | None = None, **options: Any
+) -> dict[str, Any]:
     """merge, gguf, ollama, script: the ways out of hauslm."""
     from hauslm.share.export import export as room
 
     project = _as_project(project)
-    return room(project.scenario, project.folder, kind, target, run=load_record(project, "run"), **options)
+    return room(
+        project.scenario, project.folder, kind, target, run=load_record(project, "run"), **options
+    )
 
 
 def serve(project: Project | Path | str = ".", **options: Any) -> None:
@@ -646,4 +669,3 @@ def demo(
 
 def stage_title(stage: Stage) -> str:
     return translate(stage.title)
-

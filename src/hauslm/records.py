@@ -273,9 +273,7 @@ class Decision(Record):
     changes: tuple[Said, ...] = ()  # against the decision before, where there is one
 
     def save(self, folder: Path) -> str:
-        return write_json(
-            folder / f"{self.name}.json", self.model_dump(mode="json", by_alias=True)
-        )
+        return write_json(folder / f"{self.name}.json", self.model_dump(mode="json", by_alias=True))
 
 
 # ---------------------------------------------------------------- plan

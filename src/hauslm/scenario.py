@@ -31,8 +31,8 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _answers(cls, value: Any, info: Any) -> Any:
-        annotation = cls.model_fields[info.field_name].annotation
-        return _yes_no(value) if annotation is Answer else value
+        annotation: Any = cls.model_fields[info.field_name].annotation
+        return _yes_no(value) if annotation == Answer else value
 
 
 class Workload(Section):
@@ -43,16 +43,24 @@ class Workload(Section):
         100_000, ge=0, le=1e10, description=N_("Documents waiting at the start, to be done once.")
     )
     characters_per_document: float = Field(
-        35_000, gt=0, le=1e8, description=N_("Length of a document in characters (median article: 35,000).")
+        35_000,
+        gt=0,
+        le=1e8,
+        description=N_("Length of a document in characters (median article: 35,000)."),
     )
     tokens_out_per_document: float = Field(
         500, ge=0, le=1e6, description=N_("Tokens of the answer per document.")
     )
     languages: list[str] = Field(
-        default_factory=lambda: ["en"], min_length=1, description=N_("Languages of the documents (en, de).")
+        default_factory=lambda: ["en"],
+        min_length=1,
+        description=N_("Languages of the documents (en, de)."),
     )
     deadline_days: float | None = Field(
-        None, gt=0, le=36500, description=N_("Days in which the backlog must be done; empty: no deadline.")
+        None,
+        gt=0,
+        le=36500,
+        description=N_("Days in which the backlog must be done; empty: no deadline."),
     )
     batch_possible: bool = Field(
         True, description=N_("Answers may wait up to a day (batch prices apply).")
@@ -64,7 +72,9 @@ class DataAnswers(Section):
     special_category: Answer = Field(
         "no", description=N_("Health, religion or other special categories of personal data?")
     )
-    legal_basis: Answer = Field("unknown", description=N_("Is there a legal basis for the processing (GDPR 6)?"))
+    legal_basis: Answer = Field(
+        "unknown", description=N_("Is there a legal basis for the processing (GDPR 6)?")
+    )
     processor_contract: Answer = Field(
         "unknown", description=N_("Is there a processor contract with the provider (GDPR 28)?")
     )
@@ -79,7 +89,10 @@ class DataAnswers(Section):
         "non_commercial", description=N_("Purpose of the text and data mining (UrhG 44b, 60d).")
     )
     reservation: Answer = Field(
-        "unknown", description=N_("Did the rightholders reserve text and data mining in machine-readable form?")
+        "unknown",
+        description=N_(
+            "Did the rightholders reserve text and data mining in machine-readable form?"
+        ),
     )
     publisher_forbids_third_parties: Answer = Field(
         "unknown", description=N_("Do publisher terms forbid access by third parties?")
@@ -93,17 +106,13 @@ class DataAnswers(Section):
 
 
 class Adaptation(Section):
-    needed: bool = Field(
-        True, description=N_("Domain terms or house style call for fine-tuning.")
-    )
+    needed: bool = Field(True, description=N_("Domain terms or house style call for fine-tuning."))
     training_tokens: float = Field(
         5_000_000, ge=0, le=1e13, description=N_("Tokens of one pass over the training texts.")
     )
     epochs: float = Field(2, gt=0, le=1000, description=N_("Passes over the training texts."))
     runs_per_year: float = Field(4, ge=0, le=10000, description=N_("Trainings per year."))
-    share: Literal["no", "team", "public"] = Field(
-        "team", description=N_("Who gets the adapter.")
-    )
+    share: Literal["no", "team", "public"] = Field("team", description=N_("Who gets the adapter."))
 
 
 class Hardware(Section):
@@ -111,19 +120,34 @@ class Hardware(Section):
     owned: bool = Field(True, description=N_("The GPU is already paid for."))
     count: int = Field(1, ge=0, le=4096, description=N_("Number of GPUs."))
     purchase_eur: float | None = Field(
-        None, ge=0, le=1e9, description=N_("Purchase price per GPU if bought, in EUR; empty: catalog.")
+        None,
+        ge=0,
+        le=1e9,
+        description=N_("Purchase price per GPU if bought, in EUR; empty: catalog."),
     )
     host_purchase_eur: float | None = Field(
-        None, ge=0, le=1e9, description=N_("Price of the computer around a bought GPU, in EUR; empty: assumption.")
+        None,
+        ge=0,
+        le=1e9,
+        description=N_("Price of the computer around a bought GPU, in EUR; empty: assumption."),
     )
     host_power_w: float | None = Field(
-        None, ge=0, le=1e6, description=N_("Power of the computer around the GPU, in W; empty: assumption.")
+        None,
+        ge=0,
+        le=1e6,
+        description=N_("Power of the computer around the GPU, in W; empty: assumption."),
     )
     idle_hours_per_month: float | None = Field(
-        None, ge=0, le=744, description=N_("Hours per month that the machine runs idle; empty: assumption.")
+        None,
+        ge=0,
+        le=744,
+        description=N_("Hours per month that the machine runs idle; empty: assumption."),
     )
     price_eur_per_kwh: float | None = Field(
-        None, ge=0, le=10, description=N_("Electricity price in EUR per kWh; empty: catalog tariff.")
+        None,
+        ge=0,
+        le=10,
+        description=N_("Electricity price in EUR per kWh; empty: catalog tariff."),
     )
     region: str = Field("DE", description=N_("Region of the electricity tariff."))
 
@@ -132,23 +156,29 @@ class People(Section):
     hourly_cost_eur: float | None = Field(
         None, ge=0, le=10000, description=N_("Full cost of a working hour in EUR; empty: catalog.")
     )
-    setup_hours_local: float = Field(24, ge=0, le=1e5, description=N_("Hours to set up a local model."))
-    setup_hours_cloud: float = Field(6, ge=0, le=1e5, description=N_("Hours to set up a cloud API."))
+    setup_hours_local: float = Field(
+        24, ge=0, le=1e5, description=N_("Hours to set up a local model.")
+    )
+    setup_hours_cloud: float = Field(
+        6, ge=0, le=1e5, description=N_("Hours to set up a cloud API.")
+    )
     upkeep_hours_per_month_local: float = Field(
         3, ge=0, le=744, description=N_("Hours per month to keep a local model running.")
     )
     upkeep_hours_per_month_cloud: float = Field(
         0.5, ge=0, le=744, description=N_("Hours per month to keep a cloud integration running.")
     )
-    staff_available: bool = Field(
-        True, description=N_("Somebody can look after a local machine.")
-    )
+    staff_available: bool = Field(True, description=N_("Somebody can look after a local machine."))
 
 
 class Budget(Section):
     currency: Literal["EUR"] = Field("EUR", description=N_("Currency of all costs."))
-    max_monthly_eur: float | None = Field(None, ge=0, description=N_("Upper limit per month in EUR."))
-    max_purchase_eur: float | None = Field(None, ge=0, description=N_("Upper limit of a purchase in EUR."))
+    max_monthly_eur: float | None = Field(
+        None, ge=0, description=N_("Upper limit per month in EUR.")
+    )
+    max_purchase_eur: float | None = Field(
+        None, ge=0, description=N_("Upper limit of a purchase in EUR.")
+    )
     eur_per_usd: float | None = Field(
         None, gt=0, le=100, description=N_("Exchange rate EUR per USD; empty: catalog.")
     )
@@ -164,7 +194,9 @@ class Quality(Section):
 class Horizon(Section):
     months: float = Field(36, gt=0, le=240, description=N_("Months over which cost is counted."))
     decision_date: str | None = Field(
-        None, pattern=r"^\d{4}-\d{2}-\d{2}$", description=N_("Date the prices are looked up for; empty: today.")
+        None,
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description=N_("Date the prices are looked up for; empty: today."),
     )
 
 
@@ -172,9 +204,15 @@ class UserPrice(Section):
     """A price that the catalog lacks, with where the user has it from."""
 
     model: str = Field(description=N_("Catalog id of the model or GPU that the price is for."))
-    input_usd_per_mtok: float | None = Field(None, ge=0, description=N_("USD per million input tokens."))
-    output_usd_per_mtok: float | None = Field(None, ge=0, description=N_("USD per million output tokens."))
-    training_usd_per_mtok: float | None = Field(None, ge=0, description=N_("USD per million training tokens."))
+    input_usd_per_mtok: float | None = Field(
+        None, ge=0, description=N_("USD per million input tokens.")
+    )
+    output_usd_per_mtok: float | None = Field(
+        None, ge=0, description=N_("USD per million output tokens.")
+    )
+    training_usd_per_mtok: float | None = Field(
+        None, ge=0, description=N_("USD per million training tokens.")
+    )
     usd_per_hour: float | None = Field(None, ge=0, description=N_("USD per GPU hour."))
     purchase_eur: float | None = Field(None, ge=0, description=N_("Purchase price in EUR."))
     source: str = Field(description=N_("Where the price is from."))
@@ -184,19 +222,31 @@ class UserPrice(Section):
 class UserOption(Section):
     """An option that the catalog does not have, with the user's own figures."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$", description=N_("Short name of the option."))
-    kind: Literal["local", "rented", "cloud", "hosted"] = Field(description=N_("Kind of the option."))
+    id: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$", description=N_("Short name of the option.")
+    )
+    kind: Literal["local", "rented", "cloud", "hosted"] = Field(
+        description=N_("Kind of the option.")
+    )
     title: str = Field("", description=N_("Name of the option for the report."))
     model: str = Field("", description=N_("Model behind the option."))
-    price_input_eur_per_mtok: float | None = Field(None, ge=0, description=N_("EUR per million input tokens."))
-    price_output_eur_per_mtok: float | None = Field(None, ge=0, description=N_("EUR per million output tokens."))
+    price_input_eur_per_mtok: float | None = Field(
+        None, ge=0, description=N_("EUR per million input tokens.")
+    )
+    price_output_eur_per_mtok: float | None = Field(
+        None, ge=0, description=N_("EUR per million output tokens.")
+    )
     fixed_eur_per_month: float = Field(0, ge=0, description=N_("Fixed cost in EUR per month."))
     purchase_eur: float = Field(0, ge=0, description=N_("Purchase in EUR."))
     price_eur_per_hour: float | None = Field(None, ge=0, description=N_("EUR per hour of use."))
-    tokens_per_second: float | None = Field(None, gt=0, description=N_("Total tokens per second it reaches."))
+    tokens_per_second: float | None = Field(
+        None, gt=0, description=N_("Total tokens per second it reaches.")
+    )
     allows_fine_tuning: bool = Field(False, description=N_("An own adapter can be used."))
     eu: Answer = Field("unknown", description=N_("Processing in the EU."))
-    processor_contract: Answer = Field("unknown", description=N_("Processor contract (GDPR 28) exists."))
+    processor_contract: Answer = Field(
+        "unknown", description=N_("Processor contract (GDPR 28) exists.")
+    )
     under_own_contract: bool = Field(
         False, description=N_("Run by the own institution, under its own data-protection contract.")
     )
@@ -213,7 +263,9 @@ class ScenarioAnswers(Section):
     budget: Budget = Field(default_factory=Budget)
     quality: Quality = Field(default_factory=Quality)
     horizon: Horizon = Field(default_factory=lambda: Horizon())
-    options: list[UserOption] = Field(default_factory=list, description=N_("Own options with own figures."))
+    options: list[UserOption] = Field(
+        default_factory=list, description=N_("Own options with own figures.")
+    )
     prices: list[UserPrice] = Field(
         default_factory=list, description=N_("Own prices where the catalog has none.")
     )
@@ -221,25 +273,39 @@ class ScenarioAnswers(Section):
 
 class DocumentsSection(Section):
     paths: list[str] = Field(
-        default_factory=lambda: ["documents"], description=N_("Files, folders or globs with the documents.")
+        default_factory=lambda: ["documents"],
+        description=N_("Files, folders or globs with the documents."),
     )
     licence_gate: Literal["off", "warn", "open_only"] = Field(
         "warn", description=N_("What happens to documents whose licence is not open.")
     )
-    text_field: str = Field("text", description=N_("Field with the text in JSONL, CSV and Parquet files."))
-    max_documents: int | None = Field(None, ge=1, description=N_("Use at most this many documents."))
-    validation_share: float = Field(0.1, ge=0, lt=0.5, description=N_("Share of works held out for validation."))
-    test_share: float = Field(0.15, ge=0, lt=0.5, description=N_("Share of works held out for the test."))
-    split_salt: str = Field("hauslm", description=N_("Salt of the hash that assigns works to splits."))
+    text_field: str = Field(
+        "text", description=N_("Field with the text in JSONL, CSV and Parquet files.")
+    )
+    max_documents: int | None = Field(
+        None, ge=1, description=N_("Use at most this many documents.")
+    )
+    validation_share: float = Field(
+        0.1, ge=0, lt=0.5, description=N_("Share of works held out for validation.")
+    )
+    test_share: float = Field(
+        0.15, ge=0, lt=0.5, description=N_("Share of works held out for the test.")
+    )
+    split_salt: str = Field(
+        "hauslm", description=N_("Salt of the hash that assigns works to splits.")
+    )
     minimum_characters: int = Field(200, ge=0, description=N_("Shorter documents are rejected."))
 
 
 class ModelSection(Section):
     base: str = Field(
-        "embedded", description=N_("Base model: embedded, a catalog id, or a folder with config.json.")
+        "embedded",
+        description=N_("Base model: embedded, a catalog id, or a folder with config.json."),
     )
     path: str | None = Field(None, description=N_("Folder with the weights of the base model."))
-    revision: str | None = Field(None, description=N_("Revision of the base model, for the record."))
+    revision: str | None = Field(
+        None, description=N_("Revision of the base model, for the record.")
+    )
     quantisation: Literal["auto", "none", "nf4", "int8"] = Field(
         "auto", description=N_("How the frozen base is stored while training.")
     )
@@ -260,11 +326,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 class AdapterSection(Section):
     preset: Literal["default", "lab"] = Field(
-        "default", description=N_("Values for what is left empty: default (with evidence) or lab (the sheet).")
+        "default",
+        description=N_(
+            "Values for what is left empty: default (with evidence) or lab (the sheet)."
+        ),
     )
     r: int | None = Field(None, ge=1, le=1024, description=N_("Rank of the low-rank matrices."))
-    lora_alpha: float | None = Field(None, gt=0, le=4096, description=N_("Scaling factor; the update is scaled by alpha/r."))
-    lora_dropout: float | None = Field(None, ge=0, lt=1, description=N_("Dropout before the low-rank matrices."))
+    lora_alpha: float | None = Field(
+        None, gt=0, le=4096, description=N_("Scaling factor; the update is scaled by alpha/r.")
+    )
+    lora_dropout: float | None = Field(
+        None, ge=0, lt=1, description=N_("Dropout before the low-rank matrices.")
+    )
     target_modules: list[str] | Literal["all-linear"] | None = Field(
         None, description=N_("Names of the adapted modules, or all-linear.")
     )
@@ -286,79 +359,146 @@ class TrainingSection(Section):
         "auto", description=N_("auto: what the plan chose; lora, qlora or full.")
     )
     epochs: float = Field(1, gt=0, le=1000, description=N_("Passes over the training examples."))
-    max_steps: int | None = Field(None, ge=1, description=N_("Stop after this many optimizer steps."))
-    seq_len: int | None = Field(None, ge=16, le=1_048_576, description=N_("Longest training sequence in tokens; empty: the plan's."))
-    micro_batch_size: int | None = Field(None, ge=1, le=65536, description=N_("Sequences per forward pass; empty: the plan's."))
-    gradient_accumulation_steps: int | None = Field(
-        None, ge=1, le=65536, description=N_("Forward passes per optimizer step; empty: the plan's.")
+    max_steps: int | None = Field(
+        None, ge=1, description=N_("Stop after this many optimizer steps.")
     )
-    learning_rate: float | None = Field(None, gt=0, le=1, description=N_("Peak learning rate; empty: by method and size."))
+    seq_len: int | None = Field(
+        None,
+        ge=16,
+        le=1_048_576,
+        description=N_("Longest training sequence in tokens; empty: the plan's."),
+    )
+    micro_batch_size: int | None = Field(
+        None, ge=1, le=65536, description=N_("Sequences per forward pass; empty: the plan's.")
+    )
+    gradient_accumulation_steps: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description=N_("Forward passes per optimizer step; empty: the plan's."),
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description=N_("Peak learning rate; empty: by method and size.")
+    )
     lr_scheduler_type: Literal["cosine", "constant", "linear", "constant_with_warmup"] = Field(
         "cosine", description=N_("Course of the learning rate.")
     )
-    warmup_ratio: float = Field(0.03, ge=0, lt=1, description=N_("Share of the steps with rising learning rate."))
+    warmup_ratio: float = Field(
+        0.03, ge=0, lt=1, description=N_("Share of the steps with rising learning rate.")
+    )
     weight_decay: float = Field(0.0, ge=0, le=1, description=N_("Weight decay."))
     max_grad_norm: float = Field(1.0, gt=0, description=N_("Gradient norm limit."))
     seed: int = Field(0, ge=0, le=2**31 - 1, description=N_("Seed of order and dropout."))
-    packing: bool = Field(True, description=N_("Put several documents into one sequence, without leakage."))
+    packing: bool = Field(
+        True, description=N_("Put several documents into one sequence, without leakage.")
+    )
     activation_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto", description=N_("Recompute activations to save memory.")
     )
-    checkpoint_every_steps: int | None = Field(None, ge=1, description=N_("Steps between sealed checkpoints; empty: by time."))
-    keep_checkpoints: int = Field(2, ge=2, le=100, description=N_("Sealed checkpoints that are kept."))
-    validate_every_steps: int | None = Field(None, ge=1, description=N_("Steps between validations; empty: five times a run."))
+    checkpoint_every_steps: int | None = Field(
+        None, ge=1, description=N_("Steps between sealed checkpoints; empty: by time.")
+    )
+    keep_checkpoints: int = Field(
+        2, ge=2, le=100, description=N_("Sealed checkpoints that are kept.")
+    )
+    validate_every_steps: int | None = Field(
+        None, ge=1, description=N_("Steps between validations; empty: five times a run.")
+    )
     use_text: bool = Field(True, description=N_("Train on the raw text of the documents."))
     use_task: bool = Field(True, description=N_("Train on the labelled examples of the task."))
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description=N_("Number format of the frozen base."))
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description=N_("Number format of the frozen base.")
+    )
 
 
 class TaskSection(Section):
     """A labelled task: items in a file, one label each."""
 
     file: str | None = Field(None, description=N_("JSONL file with the labelled items."))
-    kind: Literal["classification", "extraction"] = Field("classification", description=N_("Kind of task."))
-    text_field: str = Field("text", description=N_("Field with the text (or list of sentences) of an item."))
-    label_field: str = Field("label", description=N_("Field with the label (or list of labels, or entities)."))
-    document_field: str = Field("document", description=N_("Field that says which document an item belongs to."))
-    instruction: str = Field("", description=N_("Instruction of the task; empty: a fitting one is made."))
-    labels: list[str] = Field(default_factory=list, description=N_("Allowed labels; empty: those in the file."))
+    kind: Literal["classification", "extraction"] = Field(
+        "classification", description=N_("Kind of task.")
+    )
+    text_field: str = Field(
+        "text", description=N_("Field with the text (or list of sentences) of an item.")
+    )
+    label_field: str = Field(
+        "label", description=N_("Field with the label (or list of labels, or entities).")
+    )
+    document_field: str = Field(
+        "document", description=N_("Field that says which document an item belongs to.")
+    )
+    instruction: str = Field(
+        "", description=N_("Instruction of the task; empty: a fitting one is made.")
+    )
+    labels: list[str] = Field(
+        default_factory=list, description=N_("Allowed labels; empty: those in the file.")
+    )
     train_file: str | None = Field(None, description=N_("Separate file with training items."))
     test_file: str | None = Field(None, description=N_("Separate file with test items."))
 
 
 class EvaluationSection(Section):
     task: TaskSection = Field(default_factory=TaskSection)
-    max_items: int = Field(400, ge=1, le=1_000_000, description=N_("Most test items used; a larger test set is sampled by document."))
-    max_documents: int = Field(40, ge=1, le=1_000_000, description=N_("Most held-out documents for bits per byte."))
-    bits_per_byte: bool = Field(True, description=N_("Measure bits per byte on held-out documents."))
-    forgetting: bool = Field(True, description=N_("Measure forgetting on general text in both languages."))
-    memorisation: bool = Field(True, description=N_("Measure whether training text is regurgitated."))
+    max_items: int = Field(
+        400,
+        ge=1,
+        le=1_000_000,
+        description=N_("Most test items used; a larger test set is sampled by document."),
+    )
+    max_documents: int = Field(
+        40, ge=1, le=1_000_000, description=N_("Most held-out documents for bits per byte.")
+    )
+    bits_per_byte: bool = Field(
+        True, description=N_("Measure bits per byte on held-out documents.")
+    )
+    forgetting: bool = Field(
+        True, description=N_("Measure forgetting on general text in both languages.")
+    )
+    memorisation: bool = Field(
+        True, description=N_("Measure whether training text is regurgitated.")
+    )
     glossary: str | None = Field(None, description=N_("YAML file with the domain's terms."))
 
 
 class AnalysisSection(Section):
-    paths: list[str] = Field(default_factory=list, description=N_("Articles to analyse; empty: the held-out documents."))
-    template: str = Field("summary", description=N_("Ready template: classification, extraction, summary, questions."))
-    questions: list[str] = Field(default_factory=list, description=N_("Questions asked of each article."))
+    paths: list[str] = Field(
+        default_factory=list, description=N_("Articles to analyse; empty: the held-out documents.")
+    )
+    template: str = Field(
+        "summary", description=N_("Ready template: classification, extraction, summary, questions.")
+    )
+    questions: list[str] = Field(
+        default_factory=list, description=N_("Questions asked of each article.")
+    )
     instruction: str = Field("", description=N_("Instruction to the model; empty: the template's."))
-    json_schema: dict[str, Any] | None = Field(None, description=N_("JSON Schema of a row; empty: the template's."))
+    json_schema: dict[str, Any] | None = Field(
+        None, description=N_("JSON Schema of a row; empty: the template's.")
+    )
     max_new_tokens: int = Field(200, ge=1, le=32768, description=N_("Most tokens per answer."))
     batch_size: int = Field(8, ge=1, le=4096, description=N_("Sections answered at once."))
-    max_documents: int | None = Field(None, ge=1, description=N_("Analyse at most this many articles."))
-    engine: Literal["transformers", "openai"] = Field("transformers", description=N_("What runs the model."))
+    max_documents: int | None = Field(
+        None, ge=1, description=N_("Analyse at most this many articles.")
+    )
+    engine: Literal["transformers", "openai"] = Field(
+        "transformers", description=N_("What runs the model.")
+    )
 
 
 class ServingSection(Section):
     host: str = Field("127.0.0.1", description=N_("Address to listen on."))
     port: int = Field(8399, ge=1, le=65535, description=N_("Port to listen on."))
-    max_queue: int = Field(64, ge=1, le=100000, description=N_("Requests that may wait before 429 is answered."))
+    max_queue: int = Field(
+        64, ge=1, le=100000, description=N_("Requests that may wait before 429 is answered.")
+    )
     batch_size: int = Field(8, ge=1, le=1024, description=N_("Requests answered in one batch."))
 
 
 class Scenario(Section):
     """The whole project file."""
 
-    name: str = Field("team", pattern=r"^[\w][\w .-]{0,79}$", description=N_("Name of the project."))
+    name: str = Field(
+        "team", pattern=r"^[\w][\w .-]{0,79}$", description=N_("Name of the project.")
+    )
     language: str = Field("en", description=N_("Language of reports and messages (de, en)."))
     scenario: ScenarioAnswers = Field(default_factory=ScenarioAnswers)
     documents: DocumentsSection = Field(default_factory=DocumentsSection)
@@ -474,24 +614,32 @@ def _mistake(error: Any, file: str, position: tuple[int, int]) -> UsageError:
             step = say("Did you mean {names}?", names=", ".join(close))
         elif elsewhere:
             step = say("There is a field {path}; move it there.", path=elsewhere)
-        return UsageError("H201", say("There is no field '{key}'.", key=key), where=where, next_step=step)
+        return UsageError(
+            "H201", say("There is no field '{key}'.", key=key), where=where, next_step=step
+        )
     if kind in ("literal_error", "enum"):
         allowed = str(context.get("expected", "")).replace("'", "").replace(" or ", ", ")
         choices = [c.strip() for c in allowed.split(",") if c.strip()]
         close = nearest(str(error.get("input")), choices)
         if close:
             step = say("Did you mean {names}?", names=", ".join(close))
-        what = say("'{key}' must be one of {choices}, not {value}.", key=key, choices=allowed, value=value)
+        what = say(
+            "'{key}' must be one of {choices}, not {value}.", key=key, choices=allowed, value=value
+        )
         return UsageError("H203", what, where=where, next_step=step)
     if kind == "value_error" and key == "language":
         what = say(
             "'{key}' must be one of {choices}, not {value}.",
-            key=key, choices=", ".join(available_languages()), value=value,
+            key=key,
+            choices=", ".join(available_languages()),
+            value=value,
         )
         return UsageError("H203", what, where=where, next_step=step)
     template = _REASONS.get(kind)
     if template is None:
-        what = say("'{key}' is not valid: {value} ({reason}).", key=key, value=value, reason=error["msg"])
+        what = say(
+            "'{key}' is not valid: {value} ({reason}).", key=key, value=value, reason=error["msg"]
+        )
     else:
         limit = next((context[k] for k in ("gt", "ge", "lt", "le") if k in context), "")
         what = Sentence(template, {"key": key, "value": value, "limit": str(limit)})
@@ -509,13 +657,19 @@ def parse(text: str, file: str = "hauslm.yaml") -> Scenario:
     from ruamel.yaml.comments import CommentedBase, CommentedMap
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-    def refuse(code: str, what: Sentence, line: int = 1, column: int = 1, step: Sentence | str = "") -> ProjectFileError:
+    def refuse(
+        code: str, what: Sentence, line: int = 1, column: int = 1, step: Sentence | str = ""
+    ) -> ProjectFileError:
         return ProjectFileError(
             [UsageError(code, what, where=f"{file}:{line}:{column}", next_step=step)]
         )
 
     if len(text.encode("utf-8", "replace")) > MAX_FILE_BYTES:
-        raise refuse("H210", say("The project file is larger than 1 MiB."), step=say("Keep documents in files of their own."))
+        raise refuse(
+            "H210",
+            say("The project file is larger than 1 MiB."),
+            step=say("Keep documents in files of their own."),
+        )
     reader = YAML(typ="rt", pure=True)
     reader.allow_duplicate_keys = False
     try:
@@ -536,17 +690,26 @@ def parse(text: str, file: str = "hauslm.yaml") -> Scenario:
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise refuse(
             "H212",
-            say("This is not valid YAML: {reason}.", reason=str(error.problem or "").splitlines()[0] if error.problem else ""),
+            say(
+                "This is not valid YAML: {reason}.",
+                reason=str(error.problem or "").splitlines()[0] if error.problem else "",
+            ),
             line,
             column,
             say("Check indentation, colons and quotes in this line."),
         ) from error
     except (YAMLError, ValueError, RecursionError) as error:
-        raise refuse("H212", say("This is not valid YAML: {reason}.", reason=str(error).splitlines()[0])) from error
+        raise refuse(
+            "H212", say("This is not valid YAML: {reason}.", reason=str(error).splitlines()[0])
+        ) from error
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise refuse("H213", say("The project file must consist of 'key: value' lines."), step=say("hauslm init writes a project file to start from."))
+        raise refuse(
+            "H213",
+            say("The project file must consist of 'key: value' lines."),
+            step=say("hauslm init writes a project file to start from."),
+        )
 
     def position(location: tuple[Any, ...]) -> tuple[int, int]:
         node: Any = data
@@ -629,5 +792,3 @@ def json_schema(language: str | None = None) -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "hauslm.yaml"
     return schema
-
-

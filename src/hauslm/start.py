@@ -77,7 +77,9 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "scenario.hardware.gpu",
         N_("Which GPU do you have (catalog id, or none)?"),
-        N_("A card that is already paid for costs electricity only. hauslm catalog gpus lists the ids."),
+        N_(
+            "A card that is already paid for costs electricity only. hauslm catalog gpus lists the ids."
+        ),
         "rtx-4090",
     ),
     Question(
@@ -107,7 +109,9 @@ def _nested(answers: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _yaml(tree: Mapping[str, Any], comments: Mapping[str, str], prefix: str = "", depth: int = 0) -> str:
+def _yaml(
+    tree: Mapping[str, Any], comments: Mapping[str, str], prefix: str = "", depth: int = 0
+) -> str:
     """A small block-style writer: scalars, lists of scalars, sections; comments above their field."""
     import json
 
@@ -123,7 +127,9 @@ def _yaml(tree: Mapping[str, Any], comments: Mapping[str, str], prefix: str = ""
         elif isinstance(value, bool):
             lines.append(f"{pad}{key}: {str(value).lower()}")
         elif isinstance(value, list):
-            inner = ", ".join(v if _plain_word(v) else json.dumps(v, ensure_ascii=False) for v in value)
+            inner = ", ".join(
+                v if _plain_word(v) else json.dumps(v, ensure_ascii=False) for v in value
+            )
             lines.append(f"{pad}{key}: [{inner}]")
         elif isinstance(value, str) and not _plain_word(value):
             lines.append(f"{pad}{key}: {json.dumps(value, ensure_ascii=False)}")
@@ -134,8 +140,15 @@ def _yaml(tree: Mapping[str, Any], comments: Mapping[str, str], prefix: str = ""
 
 def _plain_word(value: Any) -> bool:
     """A text that YAML reads back as the same text without quotes."""
-    word = isinstance(value, str) and value.replace("-", "").replace("_", "").replace(".", "").isalnum()
-    return bool(word and not value[0].isdigit() and value.lower() not in ("true", "false", "null", "yes", "no", "on", "off"))
+    word = (
+        isinstance(value, str)
+        and value.replace("-", "").replace("_", "").replace(".", "").isalnum()
+    )
+    return bool(
+        word
+        and not value[0].isdigit()
+        and value.lower() not in ("true", "false", "null", "yes", "no", "on", "off")
+    )
 
 
 def write_project_file(root: Path, answers: Mapping[str, Any], *, overwrite: bool = False) -> Path:
@@ -168,15 +181,21 @@ def write_project_file(root: Path, answers: Mapping[str, Any], *, overwrite: boo
     code = values["language"]
     comments = {q.field: translate(q.why, code) for q in QUESTIONS}
     comments["adapter.preset"] = translate(
-        N_("The lab sheet's LoRA; for preset 'default' (all linear layers, r 16) delete the lines below it."), code
+        N_(
+            "The lab sheet's LoRA; for preset 'default' (all linear layers, r 16) delete the lines below it."
+        ),
+        code,
     )
     comments["model.base"] = translate(
-        N_("A catalog id, a folder with config.json, or 'embedded' (shows the way, not quality)."), code
+        N_("A catalog id, a folder with config.json, or 'embedded' (shows the way, not quality)."),
+        code,
     )
     text = _HEAD.get(code, _HEAD["en"]) + _yaml(_nested(values), comments)
     from hauslm.scenario import parse
 
-    parse(text, folder.file.name)  # a wrong answer is told with its place before anything is written
+    parse(
+        text, folder.file.name
+    )  # a wrong answer is told with its place before anything is written
     files.write_sealed(folder.file, text)
     return folder.file
 
@@ -196,8 +215,12 @@ def write_demo(root: Path, code: str) -> Path:
         return folder.root
     try:
         not_documents = shutil.ignore_patterns("README.md", "glossary.yaml")
-        shutil.copytree(embedded.DOCUMENTS, folder.root / "documents", dirs_exist_ok=True, ignore=not_documents)
-        shutil.copytree(embedded.TASKS, folder.root / "tasks", dirs_exist_ok=True, ignore=not_documents)
+        shutil.copytree(
+            embedded.DOCUMENTS, folder.root / "documents", dirs_exist_ok=True, ignore=not_documents
+        )
+        shutil.copytree(
+            embedded.TASKS, folder.root / "tasks", dirs_exist_ok=True, ignore=not_documents
+        )
         shutil.copy(embedded.DOCUMENTS / "glossary.yaml", folder.root / "glossary.yaml")
     except OSError as error:
         raise files.disk_error(error, folder.root) from error
@@ -247,7 +270,11 @@ def _python() -> Check:
     )
 
 
-_RANGES = {"torch": ((2, 11), (2, 16)), "transformers": ((5, 17), (5, 24)), "peft": ((0, 21), (0, 22))}
+_RANGES = {
+    "torch": ((2, 11), (2, 16)),
+    "transformers": ((5, 17), (5, 24)),
+    "peft": ((0, 21), (0, 22)),
+}
 
 
 def _packages() -> list[Check]:
@@ -256,11 +283,22 @@ def _packages() -> list[Check]:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            rows.append(Check(say("Package {name}", name=name), False, say("not installed"), say("Run: make install")))
+            rows.append(
+                Check(
+                    say("Package {name}", name=name),
+                    False,
+                    say("not installed"),
+                    say("Run: make install"),
+                )
+            )
             continue
         numbers = tuple(int(p) for p in version.split("+")[0].split(".")[:2])
         ok = low <= numbers < high
-        wanted = say("Install a version from {low} to below {high}.", low=".".join(map(str, low)), high=".".join(map(str, high)))
+        wanted = say(
+            "Install a version from {low} to below {high}.",
+            low=".".join(map(str, low)),
+            high=".".join(map(str, high)),
+        )
         rows.append(Check(say("Package {name}", name=name), ok, version, "" if ok else wanted))
     return rows
 
@@ -268,14 +306,24 @@ def _packages() -> list[Check]:
 def _gpu() -> Check:
     tool = shutil.which("nvidia-smi")
     title = say("GPU")
-    step = say("Small models run on the CPU; hauslm plan --gpu rtx-4090 plans for a card you do not have yet.")
+    step = say(
+        "Small models run on the CPU; hauslm plan --gpu rtx-4090 plans for a card you do not have yet."
+    )
     if not tool:
         return Check(title, False, say("no NVIDIA driver found"), step, required=False)
     query = [tool, "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        answer = subprocess.run(
+            query, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
     except (subprocess.SubprocessError, OSError) as error:
-        return Check(title, False, say("nvidia-smi failed ({reason})", reason=str(error)), step, required=False)
+        return Check(
+            title,
+            False,
+            say("nvidia-smi failed ({reason})", reason=str(error)),
+            step,
+            required=False,
+        )
     return Check(title, True, answer.replace("\n", "; "))
 
 
@@ -286,7 +334,9 @@ def _memory() -> Check:
     free, total = memory.available / 2**30, memory.total / 2**30
     ok = free >= 2
     return Check(
-        say("Main memory"), ok, say("{free:.1f} of {total:.1f} GiB free", free=free, total=total),
+        say("Main memory"),
+        ok,
+        say("{free:.1f} of {total:.1f} GiB free", free=free, total=total),
         "" if ok else say("Close other programs; the demo needs about 2 GiB."),
     )
 
@@ -296,7 +346,9 @@ def _disk(root: Path) -> Check:
     free = shutil.disk_usage(existing).free / 2**30
     ok = free >= 2
     return Check(
-        say("Disk"), ok, say("{free:.1f} GiB free", free=free),
+        say("Disk"),
+        ok,
+        say("{free:.1f} GiB free", free=free),
         "" if ok else say("Free some space; checkpoints and packed examples need it."),
     )
 
@@ -304,7 +356,9 @@ def _disk(root: Path) -> Check:
 def _guard() -> Check:
     on = egress.mode() != "open"
     return Check(
-        say("Network guard"), on, say("mode {mode}", mode=egress.mode()),
+        say("Network guard"),
+        on,
+        say("mode {mode}", mode=egress.mode()),
         "" if on else say("Start hauslm through its command; the guard is on there."),
     )
 

@@ -29,7 +29,9 @@ def _run(mode: str, code: str) -> str:
         "except OSError as e:\n"
         "    print('blocked' if egress.attempts() else 'other', len(egress.attempts()))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
     return done.stdout.strip() or done.stderr
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -62,10 +61,15 @@ def test_full_disk_is_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    rows=st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9), max_size=3), max_size=5),
+    rows=st.lists(
+        st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9), max_size=3),
+        max_size=5,
+    ),
     cut=st.integers(min_value=0, max_value=20),
 )
-def test_journal_survives_any_torn_end(tmp_path_factory: pytest.TempPathFactory, rows: list[dict], cut: int) -> None:
+def test_journal_survives_any_torn_end(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict], cut: int
+) -> None:
     path = tmp_path_factory.mktemp("journal") / "rows.jsonl"
     with files.Journal(path) as journal:
         for row in rows:
@@ -76,7 +80,10 @@ def test_journal_survives_any_torn_end(tmp_path_factory: pytest.TempPathFactory,
     with files.Journal(path) as journal:
         assert journal.rows == rows[:whole]
         journal.append({"after": 1})
-    assert [json.loads(line) for line in path.read_bytes().splitlines()] == [*rows[:whole], {"after": 1}]
+    assert [json.loads(line) for line in path.read_bytes().splitlines()] == [
+        *rows[:whole],
+        {"after": 1},
+    ]
 
 
 def test_journal_names_a_damaged_line(tmp_path: Path) -> None:
@@ -114,5 +121,5 @@ def test_paths_stay_inside_the_project(tmp_path: Path) -> None:
 def test_tree_hash_sees_names_and_contents(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
     before = files.sha256_tree(tmp_path)
-    os.rename(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "a").rename(tmp_path / "b")
     assert files.sha256_tree(tmp_path) != before

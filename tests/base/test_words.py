@@ -15,7 +15,14 @@ SCRIPT = Path(__file__).resolve().parent.parent.parent / "scripts" / "words.py"
 
 
 def test_numbers_are_local() -> None:
-    sentence = say("{a:.1f} {b:,} {c:.1%} {d:EUR} {e:date}", a=21.44, b=7_000_000_000, c=0.125, d=1.5, e="2026-11-24")
+    sentence = say(
+        "{a:.1f} {b:,} {c:.1%} {d:EUR} {e:date}",
+        a=21.44,
+        b=7_000_000_000,
+        c=0.125,
+        d=1.5,
+        e="2026-11-24",
+    )
     english, german = sentence.text("en"), sentence.text("de").replace("\xa0", " ")
     assert english == "21.4 7,000,000,000 12.5% €1.50 Nov 24, 2026"
     assert german == "21,4 7.000.000.000 12,5 % 1,50 € 24.11.2026"
@@ -40,9 +47,15 @@ def test_every_sentence_is_translated_and_compiled(language: str) -> None:
 
 
 def test_errors_say_what_where_and_what_next_in_both_languages() -> None:
-    error = UsageError("H220", say("There is no project file here."), where="x/hauslm.yaml",
-                       next_step=say("hauslm init --yes writes one; -C DIR names another folder."))
-    assert error.text("en").startswith("x/hauslm.yaml: There is no project file here. [H220]\nNext step: ")
+    error = UsageError(
+        "H220",
+        say("There is no project file here."),
+        where="x/hauslm.yaml",
+        next_step=say("hauslm init --yes writes one; -C DIR names another folder."),
+    )
+    assert error.text("en").startswith(
+        "x/hauslm.yaml: There is no project file here. [H220]\nNext step: "
+    )
     assert "Projektdatei" in error.text("de") and "H220" in error.text("de")
 
 

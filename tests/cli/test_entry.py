@@ -13,13 +13,24 @@ import pytest
 
 from hauslm.cli.entry import COMMANDS
 
-CLEAN = {k: v for k, v in os.environ.items() if k not in ("LANGUAGE", "LANG", "LC_ALL", "HAUSLM_LANGUAGE")}
+CLEAN = {
+    k: v
+    for k, v in os.environ.items()
+    if k not in ("LANGUAGE", "LANG", "LC_ALL", "HAUSLM_LANGUAGE")
+}
 
 
-def hauslm(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def hauslm(
+    *arguments: str, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "hauslm", *arguments],
-        capture_output=True, text=True, cwd=cwd, env=CLEAN | env, timeout=120, check=False,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=CLEAN | env,
+        timeout=120,
+        check=False,
     )
 
 
@@ -30,7 +41,9 @@ def test_help_is_cheap_and_imports_neither_torch_nor_pydantic() -> None:
         "bad = {'torch', 'pydantic', 'transformers', 'peft', 'numpy', 'rich'} & set(sys.modules)\n"
         "print('BAD', sorted(bad))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=CLEAN)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=CLEAN
+    )
     assert done.stdout.endswith("BAD []\n"), done.stdout[-200:]
 
 
@@ -100,6 +113,13 @@ def test_a_fault_of_ours_is_a_sentence_and_a_log(tmp_path: Path) -> None:
         "flow.schema = boom\n"
         "sys.exit(entry.entry(['schema']))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=CLEAN, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=CLEAN,
+        check=False,
+    )
     assert done.returncode == 70 and "H900" in done.stderr and "Traceback" not in done.stderr
     assert "ZeroDivisionError" in next((tmp_path / "logs").iterdir()).read_text()

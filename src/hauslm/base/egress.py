@@ -44,7 +44,13 @@ SWITCHES = {
 }
 
 _WATCHED = frozenset(
-    ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
+    (
+        "socket.connect",
+        "socket.sendto",
+        "socket.sendmsg",
+        "socket.getaddrinfo",
+        "socket.gethostbyname",
+    )
 )
 
 _mode = "open"
@@ -59,7 +65,9 @@ class EgressBlocked(MissingError, OSError):
         MissingError.__init__(
             self,
             "H520",
-            say("Network access to {target} was prevented (mode {mode}).", target=target, mode=_mode),
+            say(
+                "Network access to {target} was prevented (mode {mode}).", target=target, mode=_mode
+            ),
             next_step=say("Work offline with local files, or permit a cloud host in hauslm.yaml."),
         )
 

@@ -91,7 +91,7 @@ def write_sealed(path: Path, data: bytes | str, *, mode: int = 0o644) -> str:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(staged, path)
+        staged.replace(path)
         fsync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
@@ -101,7 +101,9 @@ def write_sealed(path: Path, data: bytes | str, *, mode: int = 0o644) -> str:
 
 
 def write_json(path: Path, value: Any) -> str:
-    return write_sealed(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+    return write_sealed(
+        path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n"
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -147,7 +149,9 @@ class Journal:
                     "H311",
                     say("Line {line} of the journal is damaged.", line=line_number),
                     where=str(self.path),
-                    next_step=say("Move the file away; the finished work before it is kept elsewhere."),
+                    next_step=say(
+                        "Move the file away; the finished work before it is kept elsewhere."
+                    ),
                 ) from error
 
     def append(self, row: dict[str, Any]) -> None:
@@ -194,7 +198,11 @@ def lock(folder: Path, what: str) -> Iterator[None]:
             owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "?"
             raise RefusedError(
                 "H410",
-                say("Process {pid} is already running '{what}' in this folder.", pid=owner, what=what),
+                say(
+                    "Process {pid} is already running '{what}' in this folder.",
+                    pid=owner,
+                    what=what,
+                ),
                 where=str(folder),
                 next_step=say("Wait for it to finish, or choose another folder with -C DIR."),
             ) from error
@@ -250,7 +258,9 @@ class ProjectFolder:
     def relative(self, path: Path) -> str:
         """The path as records show it: relative inside the project, absolute outside."""
         path = path.resolve()
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        return (
+            path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        )
 
     def inside(self, name: str | Path, *, where: str = "") -> Path:
         """A path to write to: must stay inside the project folder (H110 otherwise)."""

@@ -15,12 +15,7 @@ Known = Literal["given", "measured", "sourced", "derived", "assumed"]
 
 # One registry: a price per thousand tokens under a unit per million is valid and wrong by 1000.
 UNITS = frozenset(
-    "1 % GiB GB MiB KiB B B/token KiB/token GB/s GiB/s TFLOP/s TFLOP TOP/s FLOP/token FLOP W kW Wh kWh "
-    "EUR USD EUR/month USD/month EUR/h USD/h EUR/kWh EUR/document USD/document EUR/Mtok USD/Mtok "
-    "EUR/USD h h/month h/year s ms d month months year years token tokens tokens/s tokens/document "
-    "tokens/month "
-    "documents documents/month documents/h documents/s steps bit/byte nat loss items parameters "
-    "layers bytes characters characters/token points gCO2e/kWh".split()
+    ["1", "%", "GiB", "GB", "MiB", "KiB", "B", "B/token", "KiB/token", "GB/s", "GiB/s", "TFLOP/s", "TFLOP", "TOP/s", "FLOP/token", "FLOP", "W", "kW", "Wh", "kWh", "EUR", "USD", "EUR/month", "USD/month", "EUR/h", "USD/h", "EUR/kWh", "EUR/document", "USD/document", "EUR/Mtok", "USD/Mtok", "EUR/USD", "h", "h/month", "h/year", "s", "ms", "d", "month", "months", "year", "years", "token", "tokens", "tokens/s", "tokens/document", "tokens/month", "documents", "documents/month", "documents/h", "documents/s", "steps", "bit/byte", "nat", "loss", "items", "parameters", "layers", "bytes", "characters", "characters/token", "points", "gCO2e/kWh"]
 )
 
 

@@ -152,7 +152,9 @@ def number(value: float, spec: str = "", code: str | None = None) -> str:
         return text
     if spec.endswith("%"):
         decimals = int(spec[1:-1]) if spec.startswith(".") else 0
-        pattern = "#,##0" + ("." + "0" * decimals if decimals else "") + ("%" if code == "en" else " %")
+        pattern = (
+            "#,##0" + ("." + "0" * decimals if decimals else "") + ("%" if code == "en" else " %")
+        )
         return str(format_percent(value, format=pattern, locale=code))
     if spec.endswith("f"):
         decimals = int(spec.strip(",f").lstrip(".") or 0)

@@ -44,7 +44,10 @@ class Terminal:
         if self.quiet:
             return
         name = as_text(title)
-        shown = "  ".join(f"{k} {as_text(v) if isinstance(v, Sentence) else _figure(v)}" for k, v in figures.items())
+        shown = "  ".join(
+            f"{k} {as_text(v) if isinstance(v, Sentence) else _figure(v)}"
+            for k, v in figures.items()
+        )
         if self.tty:
             self._bar(name, done, total, shown)
         else:
@@ -67,9 +70,13 @@ class Terminal:
 
         if self._bars is None:
             self._bars = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-                TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
-                console=Console(stderr=True), transient=True,
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
+                console=Console(stderr=True),
+                transient=True,
             )
             self._bars.start()
         if name != self._title or self._task is None:
@@ -90,7 +97,11 @@ class Terminal:
 
 
 def _figure(value: Any) -> str:
-    return words.number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+    return (
+        words.number(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        else str(value)
+    )
 
 
 class Setting:
@@ -110,7 +121,11 @@ class Setting:
         """The record as JSON, or its summary for a person and the command that comes next."""
         self.progress.close()
         if self.as_json:
-            data = record.model_dump(mode="json", by_alias=True) if hasattr(record, "model_dump") else record
+            data = (
+                record.model_dump(mode="json", by_alias=True)
+                if hasattr(record, "model_dump")
+                else record
+            )
             click.echo(json.dumps(data, ensure_ascii=False, indent=2))
             return
         from hauslm import flow
@@ -122,7 +137,9 @@ class Setting:
         from rich.console import Console
 
         # Without a terminal rich would fold at 80 columns; tables of figures need more.
-        console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 110, highlight=False)
+        console = Console(
+            soft_wrap=False, width=None if sys.stdout.isatty() else 110, highlight=False
+        )
         console.print(renderable)
 
     def weiter(self, next_step: Sentence | str) -> None:
@@ -133,15 +150,33 @@ class Setting:
 def common(function: F) -> F:
     """Add the options that every command has; the command gets a `Setting` first."""
 
-    @click.option("-C", "directory", type=click.Path(file_okay=False, path_type=Path), default=Path("."), metavar="DIR", help=translate(N_("Project folder.")))
-    @click.option("--json", "as_json", is_flag=True, help=translate(N_("Print the record as JSON, nothing else.")))
+    @click.option(
+        "-C",
+        "directory",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path(),
+        metavar="DIR",
+        help=translate(N_("Project folder.")),
+    )
+    @click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help=translate(N_("Print the record as JSON, nothing else.")),
+    )
     @click.option("--language", metavar="LANG", help=translate(N_("Language: de or en.")))
     @click.option("--quiet", "-q", is_flag=True, help=translate(N_("No progress and no messages.")))
     @functools.wraps(function)
-    def wrapped(directory: Path, as_json: bool, language: str | None, quiet: bool, **rest: Any) -> Any:
+    def wrapped(
+        directory: Path, as_json: bool, language: str | None, quiet: bool, **rest: Any
+    ) -> Any:
         if language is not None and language not in words.available_languages():
             raise click.BadParameter(
-                say("'{value}' is not one of {choices}.", value=language, choices=", ".join(words.available_languages())).text(),
+                say(
+                    "'{value}' is not one of {choices}.",
+                    value=language,
+                    choices=", ".join(words.available_languages()),
+                ).text(),
                 param_hint="--language",
             )
         setting = Setting(directory, as_json, quiet)

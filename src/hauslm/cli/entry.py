@@ -29,7 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("run", N_("The whole way on the embedded model and sample documents.")),
     "check": ("project", N_("Look at machine, GPU, packages, base model and network guard.")),
     "init": ("project", N_("Ask about eight questions and write hauslm.yaml.")),
-    "compare": ("stages", N_("Cloud/API against local models, criterion by criterion, with figures.")),
+    "compare": (
+        "stages",
+        N_("Cloud/API against local models, criterion by criterion, with figures."),
+    ),
     "decide": ("stages", N_("Gates, cost, verdict with reasons, and what would flip it.")),
     "plan": ("plan", N_("Memory, time, energy, cost; the settings that fit and are fastest.")),
     "prepare": ("stages", N_("Documents into checked, split, tokenized examples.")),
@@ -97,11 +100,13 @@ def _project_language(arguments: list[str]) -> str:
             folder = arguments[position + 1]
         elif argument.startswith("-C") and len(argument) > 2:
             folder = argument[2:]
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        with (Path(folder).expanduser() / "hauslm.yaml").open(encoding="utf-8") as stream:
-            for line in stream.read(1 << 16).splitlines():
-                if line.startswith("language:"):
-                    return line.split(":", 1)[1].split("#")[0].strip(" \"'")
+    with (
+        contextlib.suppress(OSError, UnicodeDecodeError),
+        (Path(folder).expanduser() / "hauslm.yaml").open(encoding="utf-8") as stream,
+    ):
+        for line in stream.read(1 << 16).splitlines():
+            if line.startswith("language:"):
+                return line.split(":", 1)[1].split("#")[0].strip(" \"'")
     return ""
 
 
@@ -143,7 +148,9 @@ def entry(arguments: list[str] | None = None) -> int:
     code = _language_before_click(arguments)
     words.use_language(code if code in words.available_languages() else "en")
     group.help = translate(
-        N_("hauslm brings a team's language model in-house: decide, plan, prepare, train, evaluate, share, analyse, serve. Everything runs offline.")
+        N_(
+            "hauslm brings a team's language model in-house: decide, plan, prepare, train, evaluate, share, analyse, serve. Everything runs offline."
+        )
     )
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _stop)
@@ -196,14 +203,20 @@ def _unexpected(error: Exception, arguments: list[str]) -> int:
     text = "".join(traceback.format_exception(error))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"hauslm {hauslm.__version__} {' '.join(arguments)}\n{text}", encoding="utf-8")
+        path.write_text(
+            f"hauslm {hauslm.__version__} {' '.join(arguments)}\n{text}", encoding="utf-8"
+        )
         where = str(path)
     except OSError:
         where = ""
     _tell(
         HauslmError(
             "H900",
-            say("hauslm met a fault of its own ({kind}: {reason}).", kind=type(error).__name__, reason=str(error)[:200]),
+            say(
+                "hauslm met a fault of its own ({kind}: {reason}).",
+                kind=type(error).__name__,
+                reason=str(error)[:200],
+            ),
             where=where,
             next_step=say("Please report it with the file named above; your records are unharmed."),
         ).text()

@@ -12,15 +12,45 @@ from hauslm.cli.common import Setting, common
 
 
 @click.command()
-@click.option("--model", metavar="M", help=translate(N_("Catalog id, folder or config.json; makes the question free-standing.")))
-@click.option("--method", type=click.Choice(["lora", "qlora", "full", "inference"]), help=translate(N_("What is done with the model.")))
+@click.option(
+    "--model",
+    metavar="M",
+    help=translate(N_("Catalog id, folder or config.json; makes the question free-standing.")),
+)
+@click.option(
+    "--method",
+    type=click.Choice(["lora", "qlora", "full", "inference"]),
+    help=translate(N_("What is done with the model.")),
+)
 @click.option("--gpu", metavar="G", help=translate(N_("Catalog id of the GPU.")))
-@click.option("--seq-len", type=click.IntRange(1), metavar="N", help=translate(N_("Tokens per sequence.")))
-@click.option("--micro-batch-size", type=click.IntRange(1), metavar="N", help=translate(N_("Sequences per forward pass.")))
-@click.option("--checkpointing", type=click.Choice(["on", "off"]), help=translate(N_("Recompute activations to save memory.")))
-@click.option("--rank", type=click.IntRange(1, 1024), metavar="N", help=translate(N_("Rank of the adapter.")))
-@click.option("--targets", metavar="NAMES", help=translate(N_("Adapted modules, separated by commas; attention or all-linear.")))
-@click.option("--evidence", type=click.Choice(["formula", "trace", "probe"]), default="formula", help=translate(N_("How the memory is known.")))
+@click.option(
+    "--seq-len", type=click.IntRange(1), metavar="N", help=translate(N_("Tokens per sequence."))
+)
+@click.option(
+    "--micro-batch-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help=translate(N_("Sequences per forward pass.")),
+)
+@click.option(
+    "--checkpointing",
+    type=click.Choice(["on", "off"]),
+    help=translate(N_("Recompute activations to save memory.")),
+)
+@click.option(
+    "--rank", type=click.IntRange(1, 1024), metavar="N", help=translate(N_("Rank of the adapter."))
+)
+@click.option(
+    "--targets",
+    metavar="NAMES",
+    help=translate(N_("Adapted modules, separated by commas; attention or all-linear.")),
+)
+@click.option(
+    "--evidence",
+    type=click.Choice(["formula", "trace", "probe"]),
+    default="formula",
+    help=translate(N_("How the memory is known.")),
+)
 @common
 def plan(setting: Setting, evidence: str, **question: Any) -> None:
     from hauslm import flow
@@ -34,7 +64,9 @@ def plan(setting: Setting, evidence: str, **question: Any) -> None:
             raise UsageError(
                 "H103",
                 say("A free-standing plan needs --model."),
-                next_step=say("hauslm catalog models lists the ids; without any option the project is planned."),
+                next_step=say(
+                    "hauslm catalog models lists the ids; without any option the project is planned."
+                ),
             )
         asked.setdefault("method", "qlora")
         if "checkpointing" in asked:

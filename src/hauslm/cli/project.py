@@ -19,7 +19,13 @@ def check(setting: Setting) -> None:
     rows = flow.check(setting.folder)
     if setting.as_json:
         data = [
-            {"title": as_text(r.title), "ok": r.ok, "detail": as_text(r.detail), "next": as_text(r.next_step), "required": r.required}
+            {
+                "title": as_text(r.title),
+                "ok": r.ok,
+                "detail": as_text(r.detail),
+                "next": as_text(r.next_step),
+                "required": r.required,
+            }
             for r in rows
         ]
         click.echo(json.dumps(data, ensure_ascii=False, indent=2))
@@ -34,7 +40,9 @@ def check(setting: Setting) -> None:
 
 
 @click.command()
-@click.option("--yes", is_flag=True, help=translate(N_("Take every default: the lab's research team.")))
+@click.option(
+    "--yes", is_flag=True, help=translate(N_("Take every default: the lab's research team."))
+)
 @click.option("--force", is_flag=True, help=translate(N_("Replace an existing project file.")))
 @common
 def init(setting: Setting, yes: bool, force: bool) -> None:

@@ -24,7 +24,9 @@ def _teller(setting: Setting) -> Any:
         elif what == "running":
             setting.progress.say(say("{title} ...", title=title))
         else:
-            setting.progress.say(say("{title}: done in {seconds:.1f} s", title=title, seconds=seconds))
+            setting.progress.say(
+                say("{title}: done in {seconds:.1f} s", title=title, seconds=seconds)
+            )
 
     return tell
 
@@ -52,10 +54,10 @@ def demo(setting: Setting, until: str | None) -> None:
     from hauslm import flow
 
     root = Path("demo") if setting.folder == Path() else setting.folder
-    setting.progress.say(
-        say("The embedded model is tiny: it shows the way, not quality.")
+    setting.progress.say(say("The embedded model is tiny: it shows the way, not quality."))
+    path = flow.demo(
+        root, language=language(), until=until, progress=setting.progress, on_stage=_teller(setting)
     )
-    path = flow.demo(root, language=language(), until=until, progress=setting.progress, on_stage=_teller(setting))
     setting.progress.close()
     setting.progress.say(say("The embedded model is tiny: it shows the way, not quality."))
     if setting.as_json:
@@ -65,14 +67,28 @@ def demo(setting: Setting, until: str | None) -> None:
 
 
 @click.command()
-@click.option("--template", type=click.Choice(["full", "lab"]), default="full", help=translate(N_("full, or the lab sheet's three answers.")))
-@click.option("--format", "formats", multiple=True, type=click.Choice(["html", "md", "json", "pdf", "terminal"]), help=translate(N_("Output format; can be given several times.")))
+@click.option(
+    "--template",
+    type=click.Choice(["full", "lab"]),
+    default="full",
+    help=translate(N_("full, or the lab sheet's three answers.")),
+)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["html", "md", "json", "pdf", "terminal"]),
+    help=translate(N_("Output format; can be given several times.")),
+)
 @common
 def report(setting: Setting, template: str, formats: tuple[str, ...]) -> None:
     from hauslm import flow
 
     files = flow.report(
-        setting.project(), template=template, formats=formats or ("html", "md", "json"), language=language(),
+        setting.project(),
+        template=template,
+        formats=formats or ("html", "md", "json"),
+        language=language(),
         progress=setting.progress,
     )
     if setting.as_json:

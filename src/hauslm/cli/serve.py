@@ -20,7 +20,9 @@ def serve(setting: Setting, port: int | None) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=8398, help=translate(N_("Port to listen on.")))
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8398, help=translate(N_("Port to listen on."))
+)
 @common
 def web(setting: Setting, port: int) -> None:
     from hauslm.web.app import run

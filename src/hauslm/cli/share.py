@@ -23,7 +23,11 @@ def bundle(setting: Setting) -> None:
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--base", type=click.Path(file_okay=False, path_type=Path), help=translate(N_("Folder of the base model to check against.")))
+@click.option(
+    "--base",
+    type=click.Path(file_okay=False, path_type=Path),
+    help=translate(N_("Folder of the base model to check against.")),
+)
 @common
 def verify(setting: Setting, path: Path, base: Path | None) -> None:
     from hauslm import flow

@@ -36,18 +36,25 @@ def compare(setting: Setting) -> None:
 
 
 @click.command()
-@click.option("--why", metavar="OPTION", help=translate(N_("Why was this option cut or ranked where it is?")))
 @click.option(
-    "--diff", "old", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="OLD.json",
+    "--why", metavar="OPTION", help=translate(N_("Why was this option cut or ranked where it is?"))
+)
+@click.option(
+    "--diff",
+    "old",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="OLD.json",
     help=translate(N_("Show what changed against an older decision, and why.")),
 )
-@click.option("--note", is_flag=True, help=translate(N_("Print the decision as a note in MADR form.")))
+@click.option(
+    "--note", is_flag=True, help=translate(N_("Print the decision as a note in MADR form."))
+)
 @common
 def decide(setting: Setting, why: str | None, old: Path | None, note: bool) -> None:
     from hauslm import flow
 
     project = setting.project()
-    record = flow.run_stage(project, "decide")
+    record: Any = flow.run_stage(project, "decide")
     if why:
         for sentence in flow.why_option(project, why):
             click.echo(sentence.text())
@@ -67,8 +74,16 @@ def prepare(setting: Setting) -> None:
 
 
 @click.command()
-@click.option("--resume/--fresh", default=True, help=translate(N_("Go on from the newest sound checkpoint, or start anew.")))
-@click.option("--accept-change", is_flag=True, help=translate(N_("Go on although data or settings changed; the record says so.")))
+@click.option(
+    "--resume/--fresh",
+    default=True,
+    help=translate(N_("Go on from the newest sound checkpoint, or start anew.")),
+)
+@click.option(
+    "--accept-change",
+    is_flag=True,
+    help=translate(N_("Go on although data or settings changed; the record says so.")),
+)
 @common
 def train(setting: Setting, resume: bool, accept_change: bool) -> None:
     _stage(setting, "train", resume=resume, accept_change=accept_change)

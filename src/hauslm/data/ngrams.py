@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
@@ -58,15 +59,19 @@ def ngrams(words: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
     return out
 
 
-def signature(words: NDArray[np.uint64]) -> MinHash:
-    """MinHash of the 5-word shingles. Texts within a factor of the sampling limit stay comparable,
-    because sampling keeps the same shingles in both."""
+def signature_values(words: NDArray[np.uint64]) -> NDArray[Any]:
+    """MinHash values of the 5-word shingles.
+
+    Long texts are sampled by the value of each shingle, which keeps the same shingles in every text,
+    so that the estimate of their similarity stays unbiased.
+    """
     shingles = np.unique(ngrams(words, SHINGLE_WORDS))
     if len(shingles) > SAMPLE_ABOVE:
         shingles = shingles[shingles % np.uint64(KEEP_ONE_IN) == 0]
     minhash = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
     minhash.update_batch((shingles >> np.uint64(32)).tolist())
-    return minhash
+    values: NDArray[Any] = minhash.hashvalues
+    return values
 
 
 class NearDuplicates:
@@ -77,8 +82,9 @@ class NearDuplicates:
         self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
         self._signatures: dict[str, MinHash] = {}
 
-    def add(self, key: str, minhash: MinHash) -> list[tuple[str, float]]:
+    def add(self, key: str, values: NDArray[Any]) -> list[tuple[str, float]]:
         """Earlier keys with an estimated similarity of at least the threshold, and that estimate."""
+        minhash = MinHash(num_perm=PERMUTATIONS, seed=1, hashvalues=values)
         similar = []
         for other in self._index.query(minhash):
             estimate = float(minhash.jaccard(self._signatures[other]))

@@ -152,7 +152,7 @@ def _base(model: Model, behind: Model, way: str, ask: Inquiry, dense: Density) -
         retention_days=provider.retention_days,
         context_tokens=model.context.value if model.context else None,
         floors=_permanence(model, ask, tuned=way == "fine-tune"),
-        facts=_provider_facts(provider, dense),
+        details=lambda: _provider_facts(provider, dense),
     )
 
 
@@ -253,7 +253,7 @@ def _priced(
     return replace(
         base,
         bill=bill,
-        facts=(*price_facts(price, cached), *base.facts),
+        details=lambda: (*price_facts(price, cached), *base.facts),
         notes=(*base.notes, *price.notes),
     )
 
@@ -304,11 +304,11 @@ def _user_priced(base: Candidate, user: UserPrice, dense: Density) -> Candidate:
         tokenizer_known=dense.known,
         prices=(PriceStep(0.0, price_in, price_out),),
     )
-    facts = (
+    own = (
         fact(say("Price of input"), replace(given(price_in, "USD/Mtok"), **source)),
         fact(say("Price of output"), replace(given(price_out, "USD/Mtok"), **source)),
     )
-    return replace(base, bill=bill, facts=(*facts, *base.facts))
+    return replace(base, bill=bill, details=lambda: (*own, *base.facts))
 
 
 # ---------------------------------------------------------------- tuning by the vendor
@@ -345,6 +345,6 @@ def _tuned(model: Model, ask: Inquiry) -> Candidate:
     return replace(
         found,
         bill=bill,
-        facts=(fact(say("Price of training"), training), *found.facts),
+        details=lambda: (fact(say("Price of training"), training), *found.facts),
         notes=(*found.notes, note),
     )

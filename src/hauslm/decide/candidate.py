@@ -7,7 +7,7 @@ and judge the same candidates again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hauslm.base.words import Sentence, say
@@ -43,8 +43,12 @@ class Candidate:
     training_flop: float = 0.0  # of one adaptation, 6 x parameters x tokens
     floors: tuple[Gate, ...] = ()
     missing: tuple[Sentence, ...] = ()
-    facts: tuple[Fact, ...] = ()
+    details: Callable[[], tuple[Fact, ...]] | None = None  # the figures behind it, on demand
     notes: tuple[Sentence, ...] = ()
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        return self.details() if self.details else ()
 
     @property
     def complete(self) -> bool:

@@ -9,7 +9,7 @@ The sensitivity analysis starts from whatever has a range here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hauslm.base.errors import MissingError, UsageError
@@ -109,6 +109,7 @@ IDLE_HOURS = (160.0, 0.0, 730.0)  # switched on during working hours
 HOST_LOAD_W = (120.0, 80.0, 200.0)  # processor, memory, drives, power supply losses
 HOST_IDLE_SHARE = 0.5
 HOST_PRICE_EUR = (1200.0, 800.0, 2500.0)  # a tower that takes a card of 450 W
+RATE_SPREAD = 0.1
 DEFAULT_SPREAD = 2.0  # a default nobody confirmed may be off by this factor
 
 # scenario section, field, name in Settings, title, unit
@@ -240,17 +241,33 @@ def working_hour(scenario: ScenarioAnswers) -> Quantity:
 
 
 def exchange_rate(scenario: ScenarioAnswers) -> Quantity:
-    """EUR per USD: the user's, else the catalog's; a rate moves by some 10 % in a year."""
+    """EUR per USD: the user's, else the catalog's tariff, else what a vendor's price list in both
+    currencies implies; a rate moves by some 10 % in a year."""
     stated = scenario.budget.eur_per_usd
     if stated is not None:
         return given(stated, "EUR/USD")
     rates = [t for t in _tariffs("fx") if t.value is not None and t.value.unit == "EUR/USD"]
-    if not rates:
+    rate = max(rates, key=_newest).value if rates else _implied_rate()
+    if rate is None:
         raise _gap("budget.eur_per_usd")
-    rate = max(rates, key=_newest).value
-    assert rate is not None  # noqa: S101 - filtered above
+    return replace(rate, low=rate.value * (1 - RATE_SPREAD), high=rate.value * (1 + RATE_SPREAD))
+
+
+def _implied_rate() -> Quantity | None:
+    """EUR per USD from models that one vendor lists in both currencies: the median ratio of the
+    larger of their two prices, which rounding to cents distorts least."""
+    ratios: list[tuple[float, str, str]] = []
+    for model in load.models():
+        euro, dollar = model.listed_price("EUR"), model.listed_price("USD")
+        if euro is None or dollar is None or not dollar.output.value or dollar.output.value < 1:
+            continue
+        ratios.append((euro.output.value / dollar.output.value, model.name, euro.output.date))
+    if not ratios:
+        return None
+    value, name, date = sorted(ratios)[len(ratios) // 2]
+    names = ", ".join(sorted(n for _, n, _ in ratios))
     return Quantity(
-        rate.value, "EUR/USD", rate.known, rate.value * 0.9, rate.value * 1.1, rate.source, rate.date
+        value, "EUR/USD", "derived", source=f"list prices in both currencies ({names})", date=date
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from hauslm.estimate import shape
 from hauslm.estimate.setup import TrainingSetup
 
+
 def activation_bytes(s: TrainingSetup) -> float:
     """Bytes of one activation element; fp32 weights stay fp32 unless autocast turns them to bf16."""
     return 4.0 if s.base_dtype == "fp32" and s.arithmetic != "autocast" else 2.0

@@ -36,8 +36,16 @@ from hauslm.estimate.setup import (
 from hauslm.records import Memory, MemoryParts
 
 __all__ = [
-    "GIB", "InferenceSetup", "MemoryEstimate", "Method", "Optimizer", "TrainingSetup",
-    "inference_memory", "kv_cache_bytes", "training_memory", "weight_bytes",
+    "GIB",
+    "InferenceSetup",
+    "MemoryEstimate",
+    "Method",
+    "Optimizer",
+    "TrainingSetup",
+    "inference_memory",
+    "kv_cache_bytes",
+    "training_memory",
+    "weight_bytes",
 ]
 
 GIB = float(1 << 30)
@@ -86,6 +94,7 @@ class MemoryEstimate:
     moment: Moment
     bytes: Mapping[str, float]
     memory: Memory
+    device: str = "cuda"
 
     @property
     def allocated_gib(self) -> float:
@@ -95,6 +104,12 @@ class MemoryEstimate:
     @property
     def peak(self) -> Quantity:
         return self.memory.peak_gib
+
+    def scaled(self, factor: float, source: str) -> MemoryEstimate:
+        """Recalibrated by a measurement: what lives for a while scales, what is stored does not."""
+        moving = ("activations", "logits")
+        parts = {k: v * (factor if k in moving else 1.0) for k, v in self.bytes.items()}
+        return as_estimate(self.moment, parts, self.device, source)
 
 
 # ---------------------------------------------------------------- weights
@@ -234,10 +249,12 @@ def training_memory(s: TrainingSetup) -> MemoryEstimate:
     """Peak memory of one training step on one device. Raises UsageError for impossible setups."""
     s.check()
     moments: dict[Moment, dict[str, float]] = {
-        "loss": _at_loss(s), "layers": _in_layers(s), "optimizer": _at_optimizer(s)
+        "loss": _at_loss(s),
+        "layers": _in_layers(s),
+        "optimizer": _at_optimizer(s),
     }
     moment = max(moments, key=lambda name: sum(moments[name].values()))
-    return _estimate(moment, moments[moment], s.device, "formula, estimate.memory")
+    return as_estimate(moment, moments[moment], s.device, "formula, estimate.memory")
 
 
 # ---------------------------------------------------------------- serving
@@ -274,7 +291,7 @@ def inference_memory(s: InferenceSetup) -> MemoryEstimate:
         "kv_cache": s.sequences * kv_cache_bytes(a, s.context, s.kv_bytes) / s.ranks,
         "overhead": 0.0,
     }
-    return _estimate("serving", parts, s.device, "formula, estimate.memory")
+    return as_estimate("serving", parts, s.device, "formula, estimate.memory")
 
 
 # ---------------------------------------------------------------- as a record
@@ -288,10 +305,11 @@ _SPREAD: dict[str, tuple[float, float]] = {
 }
 
 
-def _estimate(
-    moment: Moment, parts: dict[str, float], device: str, source: str
+def as_estimate(
+    moment: Moment, parts: Mapping[str, float], device: str, source: str
 ) -> MemoryEstimate:
-    allocated = sum(parts.values())
+    """Bytes by part as an estimate; the overhead and every range are put in here."""
+    allocated = sum(v for k, v in parts.items() if k != "overhead")
     low, middle, high = CPU_RUNTIME_GIB if device == "cpu" else CONTEXT_GIB
     parts = {**parts, "overhead": middle * GIB}
     quantities = {}
@@ -309,4 +327,4 @@ def _estimate(
         sum(q.highest for q in quantities.values()),
     )
     memory = Memory(peak_gib=peak, parts=MemoryParts(**quantities))
-    return MemoryEstimate(moment, parts, memory)
+    return MemoryEstimate(moment, parts, memory, device)

@@ -82,8 +82,10 @@ def _refusal(s: TrainingSetup) -> tuple[Sentence, Sentence] | None:
     """What makes the combination impossible, and the way out."""
     if s.method == "full" and s.quantisation != "none":
         return (
-            say("A model in {format} cannot be fine-tuned in full: rounded weights do not learn.",
-                format=s.quantisation),
+            say(
+                "A model in {format} cannot be fine-tuned in full: rounded weights do not learn.",
+                format=s.quantisation,
+            ),
             say("Choose qlora, or full with a 16-bit base."),
         )
     if s.method == "qlora" and s.quantisation == "none":
@@ -103,8 +105,11 @@ def _refusal(s: TrainingSetup) -> tuple[Sentence, Sentence] | None:
         )
     if not 0 <= s.checkpointed_layers <= s.architecture.n_layers:
         return (
-            say("The model has {layers} layers; {count} cannot be checkpointed.",
-                layers=s.architecture.n_layers, count=s.checkpointed_layers),
+            say(
+                "The model has {layers} layers; {count} cannot be checkpointed.",
+                layers=s.architecture.n_layers,
+                count=s.checkpointed_layers,
+            ),
             say("Give a number from 0 to {layers}.", layers=s.architecture.n_layers),
         )
     return None

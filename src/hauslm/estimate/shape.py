@@ -73,8 +73,10 @@ def require_understood(architecture: Architecture) -> None:
     if architecture.family not in UNDERSTOOD_FAMILIES:
         raise UsageError(
             "H130",
-            say("The memory formula does not know the architecture '{family}'.",
-                family=architecture.family),
+            say(
+                "The memory formula does not know the architecture '{family}'.",
+                family=architecture.family,
+            ),
             next_step=say("Use --evidence trace: it builds the real model from its configuration."),
         )
 
@@ -90,7 +92,9 @@ def key_value_size(architecture: Architecture) -> int:
 def linears(architecture: Architecture) -> tuple[Linear, ...]:
     """The linear layers of one block, under the names their modules carry in transformers."""
     hidden, query, pair = (
-        architecture.hidden_size, query_size(architecture), key_value_size(architecture)
+        architecture.hidden_size,
+        query_size(architecture),
+        key_value_size(architecture),
     )
     fused = architecture.family in FUSED_NAMES
     if fused:
@@ -117,7 +121,9 @@ def linears(architecture: Architecture) -> tuple[Linear, ...]:
 def _rest_per_layer(architecture: Architecture) -> int:
     """Norm weights, biases, router and sinks of one block."""
     hidden, query, pair = (
-        architecture.hidden_size, query_size(architecture), key_value_size(architecture)
+        architecture.hidden_size,
+        query_size(architecture),
+        key_value_size(architecture),
     )
     family = architecture.family
     count = hidden * (4 if family in FOUR_NORMS else 2)
@@ -182,8 +188,13 @@ def adapted(architecture: Architecture, targets: Targets) -> tuple[Linear, ...]:
 
 def _translated(targets: Sequence[str], names: set[str]) -> set[str]:
     """q/k/v and gate/up are one matrix in some layouts: the separate names mean the joint one."""
-    joint = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
-             "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}
+    joint = {
+        "q_proj": "qkv_proj",
+        "k_proj": "qkv_proj",
+        "v_proj": "qkv_proj",
+        "gate_proj": "gate_up_proj",
+        "up_proj": "gate_up_proj",
+    }
     return {joint[t] if t not in names and joint.get(t) in names else t for t in targets}
 
 

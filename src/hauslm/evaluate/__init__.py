@@ -1,1 +1,1 @@
-"""Room; see the modules inside."""
+"""Does the adapter help? Task, text, forgetting, memorisation; the document is the unit."""

@@ -1,8 +1,8 @@
 """Which adapter works on which row? LoRA adapters in one base model: loading, checking, routing.
 
-PEFT keeps the active adapter in the layers themselves, so there is one router per model: before
-a forward pass it is told which adapter each row uses, and it changes the layers only if that is new.
-Inside PEFT adapters get neutral names ('a0', 'a1'), since a name there may hit an attribute.
+PEFT keeps the active adapter in the layers themselves, so there is one router per model:
+before a forward pass it is told which adapter each row uses, and touches the layers only if that is
+new. Inside PEFT adapters get neutral names ('a0', 'a1'), since a name there may hit an attribute.
 """
 
 from __future__ import annotations

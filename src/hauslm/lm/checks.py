@@ -54,9 +54,9 @@ _PLAIN: dict[str, tuple[type, ...]] = {
 }
 _MUST_BE_EMPTY = (
     "alora_invocation_tokens", "arrow_config", "auto_mapping", "corda_config",
-    "ensure_weight_tying", "eva_config", "kasa_config", "layer_replication", "loftq_config", "lora_ga_config",
-    "megatron_config", "monteclora_config", "target_parameters", "trainable_token_indices",
-    "use_bdlora", "use_qalora", "velora_config",
+    "ensure_weight_tying", "eva_config", "kasa_config", "layer_replication", "loftq_config",
+    "lora_ga_config", "megatron_config", "monteclora_config", "target_parameters",
+    "trainable_token_indices", "use_bdlora", "use_qalora", "velora_config",
 )  # fmt: skip
 # These rewrite the base's own weights when the adapter is attached; such an adapter must be
 # converted to plain LoRA first, or base and adapter could not live in one process.

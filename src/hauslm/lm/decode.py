@@ -2,7 +2,7 @@
 
 A row is admitted when a place is free, gets its prompt read (prefill), then one token per step
 together with all other rows, whatever adapter each of them uses and whatever schema binds it.
-Tokens that a schema forces are not sampled but read in one go. A row that is finished makes room at once.
+Tokens that a schema forces are not sampled but read in one go. A finished row makes room at once.
 The result of a row does not depend on its neighbours beyond floating-point rounding.
 
 This is the engine behind `LocalModel.generate` and `.stream` and behind the server: `admit`, then
@@ -36,7 +36,7 @@ Prefix = list[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass
 class Row:
-    """One answer in the making: `length` tokens are in the cache, `pending` are still to be read."""
+    """One answer in the making: `length` tokens are in the cache, `pending` still to be read."""
 
     handle: int
     request: Request
@@ -136,7 +136,8 @@ class Decoder:
         self._admit_waiting()
         if not self._rows:
             return []
-        return self._write(self._prefill() if self._must_prefill() else self._decode())
+        with self._model.threads(sum(len(r.pending) for r in self._rows)):
+            return self._write(self._prefill() if self._must_prefill() else self._decode())
 
     def _admit_waiting(self) -> None:
         while self._queue and len(self._rows) < self._batch_size:
@@ -282,8 +283,8 @@ class Decoder:
         if matcher.is_stopped():
             row.finish = "stop"
         elif not row.wants_logprobs:
-            # Tokens that the grammar leaves no choice about. With log-probabilities asked for, every
-            # token is read singly, so that each one has its own.
+            # Tokens that the grammar leaves no choice about. With log-probabilities asked for,
+            # every token is read singly, so that each one has its own.
             for forced in matcher.compute_ff_tokens():
                 if row.finish is not None or not matcher.consume_token(forced):
                     break

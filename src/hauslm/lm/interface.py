@@ -1,7 +1,7 @@
 """What is a language model to the rest of the house? Messages in, replies and usage out: one seam.
 
-Everything above this seam (`evaluate`, `analyse`, `serve`) is real in tests; the one thing that needs
-weights or a network stands behind it: `local.py` (transformers + PEFT), `remote.py` (an
+Everything above this seam (`evaluate`, `analyse`, `serve`) is real in tests; the one thing that
+needs weights or a network stands behind it: `local.py` (transformers + PEFT), `remote.py` (an
 OpenAI-compatible endpoint, needs a Permit), `echo.py` (a stand-in without weights).
 """
 
@@ -67,7 +67,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Scored:
-    """Log-probability (nats) of a continuation given a prompt, and over how many tokens and bytes."""
+    """Log-probability (nats) of a continuation given a prompt; over how many tokens and bytes."""
 
     logprob: float
     tokens: int

@@ -1,4 +1,4 @@
-"""The model on this machine: transformers and PEFT behind the seam, base and adapters in one process.
+"""The model on this machine: transformers and PEFT behind the seam, base and adapters together.
 
 Nothing is downloaded and no foreign code runs: folders pass `checks.py` first, adapters must be
 complete and finite. Rows of one batch may use different adapters (PEFT's `adapter_names`) and
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,30 @@ from hauslm.lm.cache import SlotCache, slot_mask
 from hauslm.lm.checks import check_base
 from hauslm.lm.decode import Decoder
 from hauslm.lm.interface import BASE, Message, Reply, Request, Scored, TokenLogprob
+from hauslm.lm.loading import (
+    chat_template,
+    context_length,
+    eos_ids,
+    load_folder,
+    named_tokens,
+    rust_tokenizers,
+    sliding_window,
+    special_spellings,
+)
 from hauslm.lm.schema import Grammars
+from hauslm.lm.template import ChatTemplate
 
 SHARED_PREFIX_TOKENS = 16  # shorter common beginnings are not worth a forward pass of their own
 MAX_TOP_LOGPROBS = 20
+SMALL_MODEL = 64_000_000  # parameters
+SMALL_PASS = 1_000_000_000  # parameters times tokens of one forward pass
 
 
 class LocalModel:
     """`LanguageModel` over a causal model of transformers. Make one with `load`.
 
-    `batch_size`: most rows that `generate` decodes at once. `notices`: what a reader must know about
-    how it ran (for example a batch that had to be halved).
+    `batch_size`: most rows that `generate` decodes at once. `notices`: what a reader must know
+    about how it ran (for example a batch that had to be halved).
     """
 
     def __init__(
@@ -51,15 +65,21 @@ class LocalModel:
         self.device = str(next(model.parameters()).device)
         self._model = model
         self._tokenizer = tokenizer
+        self._rust, self._raw = rust_tokenizers(tokenizer)
+        self._bos = tokenizer.bos_token or ""
+        self._template = ChatTemplate(
+            chat_template(tokenizer), named_tokens(tokenizer), special_spellings(self._rust)
+        )
         self._lock = threading.RLock()
         self._adapters = adapter_files.Adapters(model)
         config = model.config.get_text_config()
-        self.context_length = _context_length(config, tokenizer)
+        self.context_length = context_length(config, tokenizer)
         self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
-        self.eos_ids = _eos_ids(model, tokenizer)
+        self.eos_ids = eos_ids(model, tokenizer)
         self._known_tokens = len(tokenizer)
-        self._window, self._mixed_windows = _window(config)
+        self._window, self._mixed_windows = sliding_window(config)
         self._float_mask = config._attn_implementation != "sdpa"
+        self._parameters = sum(p.numel() for p in model.parameters())
         self._grammars: Grammars | None = None
         self._base_sha256 = ""
         self._check_engine()
@@ -84,7 +104,7 @@ class LocalModel:
         """
         base = Path(base)
         check_base(base)
-        model, tokenizer = _load(base, dtype, _device(device), quantisation)
+        model, tokenizer = load_folder(base, dtype, device, quantisation)
         loaded = cls(model, tokenizer, name=name or base.name, folder=base, batch_size=batch_size)
         for adapter, path in (adapters or {}).items():
             loaded.load_adapter(adapter, Path(path))
@@ -136,41 +156,20 @@ class LocalModel:
     # ------------------------------------------------------------ text and tokens
 
     def count_tokens(self, text: str) -> int:
-        return len(self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(self._raw.encode(text, add_special_tokens=False).ids)
 
     def render(self, messages: Sequence[Message]) -> str:
-        import jinja2
-
-        if not self._tokenizer.chat_template:
-            raise UsageError(
-                "H804",
-                say("The base model {name} has no chat template.", name=self.name),
-                next_step=say("Use an instruction-tuned base, or send complete prompts."),
-            )
-        chat = [{"role": m.role, "content": m.content} for m in messages]
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=True
-            )
-        except (jinja2.TemplateError, ValueError, TypeError) as error:
-            raise UsageError(
-                "H804",
-                say(
-                    "The chat template refuses these messages ({reason}).", reason=str(error)[:200]
-                ),
-                next_step=say("Begin with a user message and alternate with the assistant."),
-            ) from error
-        return text
+        return self._template.render(messages)
 
     def prompt_ids(self, request: Request) -> list[int]:
-        """The request's prompt as token ids, checked; H800, H803, H804, H810 if it cannot be answered."""
+        """The request's prompt as token ids; H800, H803, H804, H810 if it cannot be answered."""
         self._check_request(request)
         if request.raw_prompt is not None:
-            # Special tokens as the tokenizer adds them to a text; a template brings its own.
-            ids = self._tokenizer.backend_tokenizer.encode(request.raw_prompt).ids
+            # The begin token as the tokenizer adds it, unless the text brings it (as templates do).
+            begun = bool(self._bos) and request.raw_prompt.startswith(self._bos)
+            ids = self._rust.encode(request.raw_prompt, add_special_tokens=not begun).ids
         else:
-            text = self.render(request.messages)
-            ids = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+            ids = self._rust.encode(self.render(request.messages), add_special_tokens=False).ids
         if not ids:
             if self.start_id is None:
                 raise UsageError("H810", say("The prompt is empty."))
@@ -198,7 +197,7 @@ class LocalModel:
         return DataError(
             "H803",
             say(
-                "{prompt:,} tokens of text and {new:,} of answer do not fit the context of {limit:,}.",
+                "{prompt:,} + {new:,} tokens (text and answer) exceed the context of {limit:,}.",
                 prompt=prompt_tokens,
                 new=new_tokens,
                 limit=self.context_length,
@@ -216,17 +215,22 @@ class LocalModel:
                 return int(token)
         return None
 
-    def encode_with_ends(self, text: str) -> tuple[list[int], list[int]]:
-        """Token ids of a raw text, and where each token ends in it (characters)."""
-        encoding = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+    def encode_with_ends(self, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of prompt and continuation as one text, and where each token ends (characters).
+
+        Control tokens are meant if the prompt holds any (a rendered template); in ordinary text
+        their spellings are ordinary characters, as in training.
+        """
+        rust = self._rust if self._template.holds_control(prompt) else self._raw
+        encoding = rust.encode(prompt + continuation, add_special_tokens=False)
         return list(encoding.ids), [end for _, end in encoding.offsets]
 
     def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=True)
+        text: str = self._rust.decode(list(ids), skip_special_tokens=True)
         return text
 
     def token_text(self, token_id: int) -> str:
-        text: str = self._tokenizer.backend_tokenizer.decode([token_id], skip_special_tokens=False)
+        text: str = self._rust.decode([token_id], skip_special_tokens=False)
         return text
 
     # ------------------------------------------------------------ the seam
@@ -256,7 +260,7 @@ class LocalModel:
                 )
 
     def _run(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[Reply]:
-        # Longest first: neighbours in a batch are of similar length, and the peak comes at the start.
+        # Longest first: neighbours in a batch are of similar length, the peak comes at the start.
         order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))
         decoder = self.decoder(min(self.batch_size, max(1, len(requests))))
         for adapter, prefix in shared_prefixes(requests, prompts):
@@ -270,7 +274,7 @@ class LocalModel:
         return [replies[i] for i in range(len(requests))]
 
     def stream(self, request: Request) -> Iterator[str | TokenLogprob | Reply]:
-        """The answer as it comes: text, log-probabilities if asked for, the whole reply at the end."""
+        """The answer as it comes: text, log-probabilities if asked for, the reply at the end."""
         decoder = self.decoder(1)
         decoder.admit(request)
         while decoder.pending:
@@ -295,10 +299,9 @@ class LocalModel:
         if self._grammars is None:
             from llguidance import LLTokenizer
 
-            backend = self._tokenizer.backend_tokenizer
             self._grammars = Grammars(
                 LLTokenizer(
-                    backend.to_str(),
+                    self._rust.to_str(),
                     n_vocab=max(self.vocabulary_size, self._known_tokens),
                     eos_token=sorted(self.eos_ids),
                 )
@@ -315,7 +318,7 @@ class LocalModel:
         return torch.from_numpy(words)
 
     def forbid_unknown_tokens(self, logits_NV: torch.Tensor) -> None:
-        """Rows of the output matrix without a token (padding of the vocabulary) are never chosen."""
+        """Outputs without a token (padding of the vocabulary) are never chosen."""
         if logits_NV.shape[1] > self._known_tokens:
             logits_NV[:, self._known_tokens :] = float("-inf")
 
@@ -355,20 +358,40 @@ class LocalModel:
         wanted = sorted(set(ends))
         with self._lock:
             self._adapters.route(adapters)
-            logits_BUV = self._model(
-                input_ids=tokens_BK,
-                position_ids=positions_BK,
-                attention_mask=mask,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=torch.tensor(wanted, device=tokens_BK.device),
-            ).logits
+            with self.threads(tokens_BK.numel()):
+                output: Any = self._model(
+                    input_ids=tokens_BK,
+                    position_ids=positions_BK,
+                    attention_mask=mask,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=torch.tensor(wanted, device=tokens_BK.device),
+                )
+        logits_BUV: torch.Tensor = output.logits
         if len(wanted) == 1:
             logits_BV = logits_BUV[:, 0]
         else:
             index = torch.tensor([wanted.index(e) for e in ends], device=tokens_BK.device)
             logits_BV = logits_BUV[torch.arange(len(ends), device=tokens_BK.device), index]
         return logits_BV.float().clone()
+
+    @contextmanager
+    def threads(self, tokens: int) -> Iterator[None]:
+        """Passes over few `tokens`, and everything about a small model, run on one CPU thread.
+
+        Waiting for each other costs threads more than such a pass takes (measured: six times, with
+        other work on the machine). The rule looks at sizes alone, so that results stay the same.
+        """
+        before = torch.get_num_threads()
+        small = self._parameters < SMALL_MODEL or self._parameters * tokens < SMALL_PASS
+        if self.device != "cpu" or not small or before == 1:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     # ------------------------------------------------------------ what scoring.py needs
 
@@ -377,10 +400,10 @@ class LocalModel:
         """Last hidden states [B, T, E] of whole texts."""
         with self._lock:
             self._adapters.route([adapter] * tokens_BT.shape[0])
-            states: torch.Tensor = self._model.base_model(
-                input_ids=tokens_BT, use_cache=False
-            ).last_hidden_state
-        return states
+            with self.threads(tokens_BT.numel()):
+                output: Any = self._model.base_model(input_ids=tokens_BT, use_cache=False)
+        states_BTE: torch.Tensor = output.last_hidden_state
+        return states_BTE
 
     def head(self, hidden_NE: torch.Tensor) -> torch.Tensor:
         """Logits [N, V] (float32) from hidden states, as the model itself computes them."""
@@ -398,7 +421,7 @@ class LocalModel:
 
     @torch.inference_mode()
     def _check_engine(self) -> None:
-        """Compare our cache, mask and head with the plain model on a few tokens; H808 if they differ."""
+        """Compare our cache, mask and head with the plain model on five tokens; H808 if unequal."""
         tokens = torch.tensor(
             [[t % self._known_tokens for t in (7, 3, 11, 5, 2)]], device=self.device
         )
@@ -451,126 +474,3 @@ def shared_prefixes(
         if len(group) > 1 and length >= SHARED_PREFIX_TOKENS:
             shared.append((adapter, low[:length]))
     return shared
-
-
-# ---------------------------------------------------------------- loading
-
-
-def _device(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
-
-
-def _load(base: Path, dtype: str, device: str, quantisation: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    disable: Any = transformers_logging.disable_progress_bar
-    disable()
-    safe = {"local_files_only": True, "trust_remote_code": False}
-    extra: dict[str, Any] = {}
-    if quantisation != "none":
-        extra["quantization_config"] = _quantisation(quantisation, device)
-        extra["device_map"] = {"": device}
-    wanted: Any = getattr(torch, dtype) if dtype != "auto" else "auto"
-    if wanted == "auto" and device == "cpu":
-        wanted = torch.float32  # half precision is emulated on most CPUs and slower
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(base), **safe)
-        model = AutoModelForCausalLM.from_pretrained(
-            str(base), dtype=wanted, use_safetensors=True, **safe, **extra
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise RefusedError(
-            "H805",
-            say(
-                "The base model could not be loaded ({reason}).",
-                reason=str(error).split("\n")[0][:200],
-            ),
-            where=str(base),
-            next_step=say("Copy the model folder again and compare its hashes."),
-        ) from error
-    if not hasattr(tokenizer, "backend_tokenizer"):
-        raise RefusedError(
-            "H805",
-            say("The base model has no tokenizer.json."),
-            where=str(base),
-            next_step=say("Copy the complete model folder, tokenizer.json included."),
-        )
-    module: Any = model
-    if quantisation == "none":
-        module = module.to(device)
-    module.requires_grad_(False)
-    return module.eval(), tokenizer
-
-
-def _quantisation(kind: str, device: str) -> Any:
-    import transformers
-
-    make: Any = transformers.BitsAndBytesConfig
-
-    if device == "cpu":
-        raise UsageError(
-            "H810",
-            say("Quantisation {kind} needs a GPU.", kind=kind),
-            next_step=say("Use quantisation none on a CPU."),
-        )
-    if kind == "nf4":
-        return make(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )
-    if kind == "int8":
-        return make(load_in_8bit=True)
-    raise UsageError(
-        "H810",
-        say("'{key}' must not be {value}.", key="quantisation", value=kind),
-        next_step=did_you_mean(kind, ("none", "nf4", "int8")),
-    )
-
-
-def _context_length(config: Any, tokenizer: Any) -> int:
-    length = getattr(config, "max_position_embeddings", None) or getattr(
-        config, "n_positions", None
-    )
-    if length is None and tokenizer.model_max_length < 10_000_000:
-        length = tokenizer.model_max_length
-    if length is None:
-        raise RefusedError(
-            "H808",
-            say("config.json does not say how long the context is (max_position_embeddings)."),
-            next_step=say("Use a base model that states its context length."),
-        )
-    return int(length)
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends an answer: of the generation settings and of the tokenizer."""
-    found: set[int] = set()
-    for value in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
-        found |= {
-            int(v)
-            for v in (value if isinstance(value, (list, tuple)) else [value])
-            if v is not None
-        }
-    if not found:
-        raise RefusedError(
-            "H808",
-            say("The base model names no token that ends an answer (eos_token_id)."),
-            next_step=say("Add eos_token_id to generation_config.json."),
-        )
-    return frozenset(found)
-
-
-def _window(config: Any) -> tuple[int | None, bool]:
-    """(sliding window in tokens or None, whether full and sliding layers are mixed)."""
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if not window or getattr(config, "use_sliding_window", True) is False:
-        return None, False
-    if kinds and "sliding_attention" not in kinds:
-        return None, False
-    return int(window), len(kinds) > 1 or bool(kinds)

@@ -1,12 +1,12 @@
 """How likely is a given continuation? Log-probabilities in memory that does not grow with the text.
 
-The decoder runs once per batch; logits are made for some positions at a time and reduced at once, so
-a 128k vocabulary costs megabytes, not gigabytes.
+The decoder runs once per batch; logits are made for some positions at a time and reduced at once,
+so a 128k vocabulary costs megabytes, not gigabytes.
 
 Shapes: B pairs, T tokens, N scored tokens of a batch, E hidden size, V vocabulary.
 """
 
-# ruff: noqa: N803, N806 - tensor names carry their shape, see the legend
+# ruff: noqa: N806 - tensor names carry their shape, see the legend
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ BATCH_TOKENS_GPU = 16384
 def encode_pair(model: LocalModel, prompt: str, continuation: str) -> tuple[list[int], int]:
     """Token ids of both together, and how many of them are context.
 
-    The two are tokenized as one text; a token across the border belongs to the continuation. With an
-    empty prompt the context is the beginning-of-text token (or the end token, as in training on
+    The two are tokenized as one text; a token across the border belongs to the continuation. With
+    an empty prompt the context is the beginning-of-text token (or the end token, as in training on
     concatenated documents).
     """
     if not continuation:
         raise DataError("H815", say("There is nothing to score: the continuation is empty."))
-    ids, ends = model.encode_with_ends(prompt + continuation)
+    ids, ends = model.encode_with_ends(prompt, continuation)
     context = next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
     if context == 0:
         start = model.start_id

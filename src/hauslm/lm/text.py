@@ -1,8 +1,8 @@
 """What has been written so far, and does it contain a stop string? Tokens to text, piece by piece.
 
 A byte-level tokenizer may spread one character over several tokens, so text is given out only as
-far as it can no longer change: a trailing replacement character, or a tail that may still become a stop
-string, is held back.
+far as it can no longer change: a trailing replacement character, or a tail that may still become a
+stop string, is held back.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*\s*$")
 _FENCE = re.compile(r"^\s*(```+|~~~+)")
 
 
-class _NoAliases(yaml.SafeLoader):
+class NoAliasLoader(yaml.SafeLoader):
     """YAML without anchors: an alias is how a small file becomes a large value."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -53,7 +53,7 @@ def front_matter(text: str) -> tuple[dict[str, Any], str, Sentence | None]:
     try:
         if len(source) > MAX_FRONT_MATTER_BYTES:
             raise yaml.YAMLError("too long")
-        value = yaml.load(source, _NoAliases)  # noqa: S506 - a SafeLoader without aliases
+        value = yaml.load(source, NoAliasLoader)  # noqa: S506 - a SafeLoader without aliases
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = one_line(str(error))[:120]
         return {}, text, say("The front matter is not valid YAML and was read as text ({reason}).", reason=reason)

@@ -1,0 +1,109 @@
+"""What must be known of a document before it is placed? Everything that needs its text, in one pass.
+
+`facts_of` runs on one document and returns a small value, so that worker processes can do it: word
+hashes for overlap and duplicates, personal-data hints, control-token spellings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hauslm.data.document import Document
+from hauslm.data.ngrams import signature_values, word_hashes
+
+# Hints, not proofs: a person looks. Each pattern is anchored on a rare character or word.
+_EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63}){1,4}")
+_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
+_PHONE = re.compile(
+    r"(?:\+\d{1,3}|\b(?:tel|phone|fon|fax|telefon|mobil)\b\.?:?\s*\(?0?)[\s()/.-]*(?:\d[\s()/.-]{0,2}){7,13}\d",
+    re.IGNORECASE,
+)
+_CARD = re.compile(r"\b(?:\d{4}[ -]){3}\d{4}\b")
+_BIRTH = re.compile(r"\b(?:geboren am|geb\.|born on|date of birth:?)\s*\d{1,2}[./ ]", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One document as grouping, splitting and checking see it."""
+
+    id: str
+    doi: str
+    title: str
+    sha256: str
+    language: str
+    licence_class: str
+    format: str
+    source_file: str
+    characters: int
+    words: int
+    conversation: bool
+    identities: tuple[str, ...] = ()
+    signature: NDArray[np.uint32] | NDArray[np.uint64] | None = None
+    hints: Mapping[str, int] = field(default_factory=dict)
+
+
+def facts_of(document: Document) -> tuple[Facts, NDArray[np.uint64]]:
+    """The facts and the word hashes of a document."""
+    words = word_hashes(document.text)
+    return (
+        Facts(
+            id=document.id,
+            doi=document.doi,
+            title=document.title,
+            sha256=document.sha256,
+            language=document.language,
+            licence_class=document.licence_class,
+            format=document.format,
+            source_file=document.source_file,
+            characters=len(document.text),
+            words=len(words),
+            conversation=bool(document.messages),
+            identities=identities(document.id, document.source_file),
+            signature=signature_values(words),
+            hints=personal_hints(document.text),
+        ),
+        words,
+    )
+
+
+def identities(id_: str, source_file: str = "") -> tuple[str, ...]:
+    """Names under which the same document may appear elsewhere: its id, its file, its PMC number."""
+    names = {id_.split("#")[0]}
+    if source_file and not source_file.lower().endswith((".jsonl", ".ndjson", ".gz", ".csv", ".tsv", ".parquet")):
+        names.add(PurePosixPath(source_file).stem)
+    names |= {re.sub(r"^pmc(?=\d)", "", n, flags=re.IGNORECASE) for n in names}
+    return tuple(sorted(n.casefold() for n in names if n))
+
+
+def personal_hints(text: str) -> dict[str, int]:
+    """How many strings look like personal data, by kind: email, phone, iban, card, birth date."""
+    found: dict[str, int] = {}
+    if "@" in text:
+        found["email"] = len(_EMAIL.findall(text))
+    if "+" in text or "el" in text or "hone" in text:
+        found["phone"] = sum(1 for _ in _PHONE.finditer(text))
+    found["iban"] = sum(1 for m in _IBAN.finditer(text) if is_iban(m.group()))
+    found["card"] = sum(1 for m in _CARD.finditer(text) if _luhn(m.group()))
+    found["birth date"] = len(_BIRTH.findall(text))
+    return {kind: count for kind, count in found.items() if count}
+
+
+def is_iban(text: str) -> bool:
+    """ISO 13616: the number, its first four characters moved to the end, is 1 modulo 97."""
+    compact = re.sub(r"\s", "", text)
+    if not 15 <= len(compact) <= 34:
+        return False
+    digits = "".join(str(int(c, 36)) for c in compact[4:] + compact[:4])
+    return int(digits) % 97 == 1
+
+
+def _luhn(text: str) -> bool:
+    digits = [int(c) for c in text if c.isdigit()]
+    total = sum(d if i % 2 == 0 else (2 * d - 9 if d > 4 else 2 * d) for i, d in enumerate(reversed(digits)))
+    return total % 10 == 0 and len(set(digits)) > 1

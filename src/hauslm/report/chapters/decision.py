@@ -1,0 +1,247 @@
+"""The decision as a consultant would tell it: verdict, reasons, figures, what would flip it."""
+
+from __future__ import annotations
+
+from hauslm.base.words import N_, say
+from hauslm.records import Decision, Flip, Option
+from hauslm.report import plots
+from hauslm.report.blocks import Writer
+
+CRITERIA = {
+    "cost": N_("Cost"),
+    "adaptability": N_("Adaptability"),
+    "privacy": N_("Privacy and rights"),
+    "resources": N_("Compute resources"),
+    "upkeep": N_("Upkeep"),
+    "permanence": N_("Permanence"),
+    "performance": N_("Performance"),
+}
+KINDS = {
+    "local": N_("local"),
+    "rented": N_("rented GPU"),
+    "cloud": N_("cloud API"),
+    "hosted": N_("hosted open model"),
+}
+SHOWN_OPTIONS = 12
+SHOWN_FLIPS = 12
+
+
+def write(w: Writer, decision: Decision) -> None:
+    w.heading(say("The decision"))
+    w.callout("verdict", say("{title}", title=w.t(decision.verdict.title)))
+    _reasons(w, decision)
+    _options(w, decision)
+    _break_even(w, decision)
+    _flips(w, decision)
+    if not w.brief:
+        _tornado(w, decision)
+        _assumptions(w, decision)
+        _rules(w, decision)
+    for notice in decision.notices:
+        w.callout("note", notice)
+
+
+def _reasons(w: Writer, decision: Decision) -> None:
+    w.heading(say("Why"), 3)
+    for reason in decision.verdict.reasons:
+        title = w.t(CRITERIA.get(reason.criterion, reason.criterion))
+        figures = "" if w.brief else "; ".join(w.facts(reason.facts, 4))
+        w.bullets([f"{title}: {w.t(reason)}" + (f" ({figures})" if figures else "")])
+
+
+def _ranked(decision: Decision) -> list[Option]:
+    """The chosen option, then admissible ones by cost, then the others by cost."""
+
+    def key(option: Option) -> tuple[bool, bool, bool, float]:
+        cost = option.cost.horizon.value if option.cost else float("inf")
+        return (
+            option.id != decision.verdict.option,
+            not option.admissible,
+            not option.complete,
+            cost,
+        )
+
+    return sorted(decision.options, key=key)
+
+
+def _options(w: Writer, decision: Decision) -> None:
+    w.heading(say("The options"), 3)
+    ranked = _ranked(decision)
+    shown = ranked[: SHOWN_OPTIONS if not w.brief else 8]
+    rows = []
+    for option in shown:
+        cost = option.cost
+        blocking = [g for g in option.gates if g.effect in ("BLOCK", "REQUIRE")]
+        if option.admissible:
+            allowed = w.t(say("yes"))
+        else:
+            rules = ", ".join(dict.fromkeys(g.rule for g in blocking)) or w.t(say("see gates"))
+            allowed = w.t(say("no: {rules}", rules=rules))
+        rows.append(
+            (
+                w.t(option.title),
+                w.t(KINDS[option.kind]),
+                w.number(cost.monthly.value, "EUR") if cost else w.t(say("price not found")),
+                w.number(cost.per_document.value * 1000, "EUR") if cost else "–",
+                allowed,
+            )
+        )
+    w.table(
+        [say("Option"), say("Kind"), say("Per month"), say("Per 1,000 documents"), say("Admissible")],
+        rows,
+        caption=say(
+            "{shown} of {kept} options; {considered:,} combinations were evaluated.",
+            shown=len(shown), kept=len(ranked), considered=max(decision.considered, len(ranked)),
+        ),
+        align="llrrl",
+        marked=0,
+    )  # fmt: skip
+    priced = [o for o in shown if o.cost]
+    if not w.brief and priced:
+        table = w.make_table(
+            [say("Option"), say("Cost over the horizon")],
+            [(w.t(o.title), w.number(o.cost.horizon.value, "EUR")) for o in priced if o.cost],
+            align="lr",
+        )
+        svg = plots.bars(
+            [
+                (w.t(o.title)[:46], o.cost.horizon.value, o.id == decision.verdict.option)
+                for o in priced
+                if o.cost
+            ],
+            w.t(say("Cost of each option over the horizon")),
+            "EUR",
+        )
+        w.figure(
+            svg,
+            say("Cost over the horizon"),
+            say(
+                "The recommended option is drawn in blue. Options that are not admissible are shown too: a cheaper one among them says what the rule costs."
+            ),
+            table,
+        )
+    chosen = next((o for o in decision.options if o.id == decision.verdict.option), None)
+    if chosen and chosen.cost and not w.brief:
+        w.table(
+            [say("Cost item of the recommended option"), say("Over the horizon")],
+            [(w.t(f.label), w.quantity(f.quantity)) for f in chosen.cost.lines],
+            align="lr",
+        )
+
+
+def _break_even(w: Writer, decision: Decision) -> None:
+    even = decision.break_even
+    w.heading(say("Break-even"), 3)
+    if even.reason is not None:
+        w.text(even.reason)
+    rows = [
+        (w.t(label), w.number(value, ",.0f" if value >= 100 else ".1f"))
+        for label, value in (
+            (say("Documents per month"), even.documents_per_month),
+            (say("Tokens per month"), even.tokens_per_month),
+            (say("Months"), even.months),
+        )
+        if value is not None
+    ]
+    if rows:
+        w.table(
+            [say("Equal cost at"), say("Figure")],
+            rows,
+            align="lr",
+            caption=say("Against {option}.", option=even.against),
+        )
+
+
+def _end(w: Writer, flip: Flip, value: object) -> str:
+    if isinstance(value, bool):
+        return w.t(say("yes") if value else say("no"))
+    if isinstance(value, (int, float)):
+        return f"{w.number(value, 'g')} {flip.unit}".strip()
+    return "–" if value is None else str(value)
+
+
+def _flips(w: Writer, decision: Decision) -> None:
+    w.heading(say("What would flip the verdict"), 3)
+    probability = decision.probability_verdict_holds
+    w.text(
+        say(
+            "Over the ranges of all assumptions the verdict holds in {share:.0%} of the cases.",
+            share=probability.value / 100 if probability.unit == "%" else probability.value,
+        )
+    )
+    flips = decision.flips[: SHOWN_FLIPS if not w.brief else 6]
+    w.table(
+        [say("If this changed"), say("from"), say("to"), say("the verdict would be")],
+        [(w.t(f.title), _end(w, f, f.from_), _end(w, f, f.to), f.becomes) for f in flips],
+        align="lrrl",
+    )
+    if decision.switching_value is not None:
+        w.text(
+            say(
+                "Switching value: {value} is what the recommendation costs or saves against the best rival.",
+                value=w.quantity(decision.switching_value, cite=False),
+            )
+        )
+
+
+def _tornado(w: Writer, decision: Decision) -> None:
+    rows = [
+        (w.t(i.title), i.advantage_at_low, i.advantage_at_high) for i in decision.sensitivity[:10]
+    ]
+    if not rows:
+        return
+    here = next(
+        (
+            (i.advantage_at_low + i.advantage_at_high) / 2
+            for i in decision.sensitivity
+            if i.low == i.high
+        ),
+        None,
+    )
+    if here is None:
+        # The advantage now lies inside every bar; the narrowest bar is the best guess of it.
+        narrow = min(
+            decision.sensitivity, key=lambda i: abs(i.advantage_at_high - i.advantage_at_low)
+        )
+        here = (narrow.advantage_at_low + narrow.advantage_at_high) / 2
+    table = w.make_table(
+        [say("Assumption"), say("at its low end"), say("at its high end")],
+        [(n, w.number(a, "EUR"), w.number(b, "EUR")) for n, a, b in rows],
+        align="lrr",
+    )
+    svg = plots.tornado(
+        rows, w.t(say("Cost advantage over the rival for each assumption")), "EUR", here
+    )
+    w.figure(
+        svg,
+        say("Which assumption matters most"),
+        say(
+            "Cost advantage of the recommended option over its best rival, with each assumption at the low (orange) and high (blue) end of its range. Left of the dashed line the rival is cheaper."
+        ),
+        table,
+    )
+
+
+def _assumptions(w: Writer, decision: Decision) -> None:
+    if decision.assumptions:
+        w.heading(say("Assumptions"), 3)
+        w.bullets(w.facts(decision.assumptions))
+
+
+def _rules(w: Writer, decision: Decision) -> None:
+    seen: dict[str, tuple[str, ...]] = {}
+    for option in decision.options:
+        for gate in option.gates:
+            mark = f"{gate.source} ⚠" if gate.source_expired else gate.source
+            seen.setdefault(gate.rule, (gate.rule, gate.effect, w.t(gate.why), mark))
+    if seen:
+        w.heading(say("Rules that were applied"), 3)
+        w.table(
+            [say("Rule"), say("Effect"), say("Why"), say("Source")], [seen[k] for k in sorted(seen)]
+        )
+        w.callout(
+            "note",
+            say(
+                "These rules are no legal advice; a rule marked ⚠ rests on a source that should be checked again."
+            ),
+        )

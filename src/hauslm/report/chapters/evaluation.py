@@ -1,0 +1,161 @@
+"""The evaluation: does the adapter help, by how much, how sure, and at what price."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hauslm.base.words import N_, say
+from hauslm.records import Evaluation
+from hauslm.report import plots
+from hauslm.report.blocks import Writer
+
+METRICS = {
+    "accuracy": N_("accuracy"),
+    "macro_f1": N_("macro F1"),
+    "exact_match": N_("exact match"),
+    "token_f1": N_("token F1"),
+    "entity_f1": N_("entity F1"),
+    "json_valid": N_("valid JSON"),
+    "bits_per_byte": N_("bits per byte"),
+    "calibration_error": N_("calibration error"),
+    "terminology": N_("terminology"),
+}
+SHOWN_EXAMPLES = 10
+
+
+def name_of(w: Writer, metric: str) -> str:
+    return w.t(METRICS.get(metric, metric.replace("_", " ")))
+
+
+def write(w: Writer, evaluation: Evaluation) -> None:
+    w.heading(say("The evaluation"))
+    w.callout("verdict" if evaluation.verdict == "better" else "warning", evaluation.verdict_text)
+    w.text(
+        say(
+            "{n:,} items from {documents:,} held-out documents; the document is the unit of every interval.",
+            n=evaluation.n, documents=evaluation.documents,
+        )
+    )  # fmt: skip
+    _systems(w, evaluation)
+    _differences(w, evaluation)
+    _price(w, evaluation)
+    if not w.brief:
+        _examples(w, evaluation)
+    for notice in evaluation.notices:
+        w.callout("note", notice)
+
+
+def _systems(w: Writer, evaluation: Evaluation) -> None:
+    metrics = list(dict.fromkeys(m for s in evaluation.systems for m in s.metrics))
+    rows = []
+    for system in evaluation.systems:
+        cells = []
+        for metric in metrics:
+            value = system.metrics.get(metric)
+            cells.append("–" if value is None else w.number(value, ".3f"))
+        rows.append((system.name, *cells))
+    w.table(
+        [say("System"), *[name_of(w, m) for m in metrics]], rows, align="l" + "r" * len(metrics)
+    )
+    absent = {(s.name, m): reason for s in evaluation.systems for m, reason in s.absent.items()}
+    if absent and not w.brief:
+        w.bullets(
+            [
+                f"{name}, {name_of(w, metric)}: {w.t(reason)}"
+                for (name, metric), reason in absent.items()
+            ]
+        )
+
+
+def _differences(w: Writer, evaluation: Evaluation) -> None:
+    if not evaluation.differences:
+        return
+    rows = []
+    for d in evaluation.differences:
+        p = d.p if d.p_holm is None else d.p_holm
+        rows.append(
+            (
+                w.t(
+                    say(
+                        "{metric}: {system} minus {against}",
+                        metric=name_of(w, d.metric),
+                        system=d.system,
+                        against=d.against,
+                    )
+                ),
+                w.number(d.value, ".3f"),
+                f"{w.number(d.low, '.3f')} … {w.number(d.high, '.3f')}",
+                w.number(p, ".3f"),
+                w.number(d.detectable, ".3f"),
+            )
+        )
+    table = w.make_table(
+        [say("Difference"), say("Value"), say("95 % interval"), say("p"), say("Detectable from")],
+        rows,
+        align="lrrrr",
+        caption=say("Paired differences; p by sign flips over documents, corrected after Holm"),
+    )
+    if w.brief:
+        w.blocks.append(table)
+        return
+    drawn = [
+        (f"{name_of(w, d.metric)}: {d.system} − {d.against}", d.value, d.low, d.high)
+        if d.higher_is_better
+        else (f"{name_of(w, d.metric)} (−): {d.system} − {d.against}", -d.value, -d.high, -d.low)
+        for d in evaluation.differences
+    ]
+    svg = plots.intervals(
+        drawn,
+        w.t(say("Differences with their intervals")),
+        w.t(say("difference (right is better)")),
+    )
+    w.figure(
+        svg,
+        say("Differences with their intervals"),
+        say(
+            "An interval that crosses the dashed line shows no demonstrable difference. Metrics for which lower is better are drawn with the sign turned."
+        ),
+        table,
+    )
+
+
+def _price(w: Writer, evaluation: Evaluation) -> None:
+    rows = [
+        *_flat(w, evaluation.forgetting, say("Forgetting")),
+        *_flat(w, evaluation.memorisation, say("Memorisation")),
+    ]
+    if rows:
+        w.heading(say("What it cost"), 3)
+        w.table([say("Measure"), say("Figure")], rows, align="lr")
+
+
+def _flat(w: Writer, data: dict[str, Any], title: Any) -> list[tuple[str, str]]:
+    rows = []
+    for key, value in data.items():
+        if isinstance(value, bool):
+            text = w.t(say("yes") if value else say("no"))
+        elif isinstance(value, (int, float)):
+            text = w.number(value, "" if isinstance(value, int) else ".4f")
+        elif isinstance(value, str):
+            text = value
+        else:
+            continue
+        rows.append((f"{w.t(title)}: {key.replace('_', ' ')}", text))
+    return rows
+
+
+def _examples(w: Writer, evaluation: Evaluation) -> None:
+    shown = evaluation.examples[:SHOWN_EXAMPLES]
+    if not shown:
+        return
+    w.heading(say("Where base and adapter differ"), 3)
+    rows = [
+        (
+            str(e.get("text", ""))[:220],
+            str(e.get("label", "")),
+            str(e.get("base", "")),
+            str(e.get("adapter", "")),
+        )
+        for e in shown
+    ]
+    w.table([say("Item"), say("Expected"), say("Base"), say("Adapter")], rows)

@@ -1,0 +1,133 @@
+"""Blocks on a terminal, through rich: the same chapters, in brief."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hauslm.base.words import language as current_language
+from hauslm.base.words import say
+from hauslm.report.blocks import (
+    Block,
+    Bullets,
+    Callout,
+    Code,
+    Figure,
+    Heading,
+    Masked,
+    Table,
+    Text,
+    Writer,
+)
+
+BAR_WIDTH = 56
+BAR_MARKS = "█▓▒░▚▞▤▥"
+
+
+def render(record: Any, language: str | None = None) -> Any:
+    """A record, or an answer of the catalog, as a rich renderable."""
+    from hauslm.records import Plan, Record
+
+    writer = Writer(language or current_language(), brief=True)
+    extra: list[Any] = []
+    if isinstance(record, Record):
+        from hauslm.report.chapters import CHAPTERS
+
+        CHAPTERS[record.name](writer, record)
+        if isinstance(record, Plan):
+            extra = [memory_bar(record)]
+    else:
+        _catalog(writer, record)
+    return renderable(writer.blocks, extra)
+
+
+def renderable(blocks: Sequence[Block], extra: Sequence[Any] = ()) -> Any:
+    from rich.console import Group
+
+    return Group(*[_one(b) for b in blocks], *extra)
+
+
+def _one(block: Block) -> Any:
+    from rich.padding import Padding
+    from rich.panel import Panel
+    from rich.text import Text as Styled
+
+    match block:
+        case Heading(level, text):
+            return Styled(
+                ("\n" if level > 1 else "") + text, style="bold cyan" if level < 3 else "bold"
+            )
+        case Text(text):
+            return Styled(text)
+        case Bullets(items):
+            return Padding(Styled("\n".join(f"• {i}" for i in items)), (0, 0, 0, 1))
+        case Table():
+            return _table(block)
+        case Figure():
+            return _table(block.table)
+        case Code(_, text):
+            return Styled(text)
+        case Callout(kind, text):
+            if kind == "note":
+                return Styled(f"! {text}", style="dim")
+            return Panel(
+                Styled(text, style="bold"), border_style="green" if kind == "verdict" else "yellow"
+            )
+        case Masked(title, pieces):
+            styled = Styled(f"{title}: ")
+            for piece, trained in pieces:
+                styled.append(piece, style="reverse" if trained else "")
+            return styled
+    raise TypeError(type(block))
+
+
+def _table(block: Table) -> Any:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text as Styled
+
+    made = RichTable(
+        box=box.SIMPLE_HEAD, caption=block.caption or None, caption_justify="left", pad_edge=False
+    )
+    for index, head in enumerate(block.headers):
+        right = index < len(block.align) and block.align[index] == "r"
+        made.add_column(Styled(head), justify="right" if right else "left", overflow="fold")
+    for index, row in enumerate(block.rows):
+        chosen = index == block.marked
+        cells = [Styled(c) for c in row]
+        if chosen:
+            cells[0] = Styled("✔ ") + cells[0]
+        made.add_row(*cells, style="bold green" if chosen else "")
+    return made
+
+
+def memory_bar(plan: Any) -> Any:
+    """The stacked memory bar in characters, with its legend."""
+    from rich.text import Text as Styled
+
+    from hauslm.report.chapters.plan import PARTS
+
+    w = Writer(current_language())
+    parts = [(w.t(t), getattr(plan.memory.parts, n).value) for n, t in PARTS.items()]
+    total = sum(v for _, v in parts) or 1.0
+    bar, legend = "", []
+    for (name, value), mark in zip(parts, BAR_MARKS, strict=True):
+        if value <= 0:
+            continue
+        bar += mark * max(1, round(BAR_WIDTH * value / total))
+        legend.append(f"{mark} {name} {w.number(value, '.2f' if value < 10 else '.1f')}")
+    return Styled(f"{bar} {w.number(total, '.1f')} GiB\n{'   '.join(legend)}")
+
+
+def _catalog(w: Writer, answer: dict[str, Any]) -> None:
+    """`hauslm catalog`: a listing (headers, rows) or one entry (facts with how they are known)."""
+    if "rows" in answer:
+        w.table(answer["headers"], [[str(c) for c in row] for row in answer["rows"]])
+        return
+    if "id" in answer:
+        w.heading(str(answer.get("name") or answer["id"]), 2)
+    rows = [
+        [str(f.get(k, "")) for k in ("label", "text", "known", "source", "date")]
+        for f in answer.get("facts", [])
+    ]
+    w.table([say("Fact"), say("Figure"), say("Known"), say("Source"), say("Date")], rows)
