@@ -79,7 +79,8 @@ class Adapters:
 
         # How the tensors began is of no matter: every one of them is overwritten below.
         known = {k: v for k, v in config.items() if k != "runtime_config"}
-        known |= {"init_lora_weights": True, "inference_mode": True, "task_type": None}
+        known |= {"init_lora_weights": True, "inference_mode": True, "auto_mapping": None}
+        known |= {"task_type": None}
         lora = LoraConfig(**known)
         try:
             if self._peft is None:

@@ -28,6 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]{1,64}(?:\.[A-Za-z0-9_]{1,64}){0,16}\Z")
 # PEFT 0.21 LoraConfig: every key it may hold. Those not named in _PLAIN must be empty.
 _PLAIN: dict[str, tuple[type, ...]] = {
     "alpha_pattern": (dict,),
+    "auto_mapping": (dict, type(None)),  # names a class to import; dropped, never followed
     "base_model_name_or_path": (str, type(None)),
     "bias": (str,),
     "exclude_modules": (list, type(None)),
@@ -53,7 +54,7 @@ _PLAIN: dict[str, tuple[type, ...]] = {
     "use_rslora": (bool,),
 }
 _MUST_BE_EMPTY = (
-    "alora_invocation_tokens", "arrow_config", "auto_mapping", "corda_config",
+    "alora_invocation_tokens", "arrow_config", "corda_config",
     "ensure_weight_tying", "eva_config", "kasa_config", "layer_replication", "loftq_config",
     "lora_ga_config", "megatron_config", "monteclora_config", "target_parameters",
     "trainable_token_indices", "use_bdlora", "use_qalora", "velora_config",

@@ -117,6 +117,11 @@ def load_base(path: Path, settings: Settings, device: str) -> nn.Module:
         ) from error
     if settings.quantisation == "none":
         model = model.to(device)
+    for module in model.modules():
+        # bitsandbytes repacks 4-bit weights for good as soon as a CPU evaluates them; training on
+        # them is then impossible, and widths that are no multiple of 32 fail.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     model.config.use_cache = False
     return model
 

@@ -1,0 +1,145 @@
+"""Cost: what does each side cost over the horizon, and with what is the sheet's GPT-4 Turbo compared?"""
+
+from __future__ import annotations
+
+from hauslm.base.words import N_, Sentence, say
+from hauslm.decide.candidate import fact
+from hauslm.decide.context import Context
+from hauslm.decide.criteria import Argument, Criterion, Judgement
+from hauslm.decide.scores import days_old, stale_price
+from hauslm.records import Cell, Fact, Said
+
+SHEET_MODEL = "gpt-4-turbo"  # the lab sheet's example of an expensive API
+_PEOPLE = ("staff_setup", "staff_upkeep", "staff_training", "staff_migration")
+
+
+def judge(context: Context) -> Judgement:
+    cells = [_cell(context, row) for row in (context.cloud, context.local)]
+    ahead = ""
+    if context.cloud is not None and context.local is not None:
+        cheaper = context.judged.cost(context.cloud) < context.judged.cost(context.local)
+        ahead = "cloud" if cheaper else "local"
+    return cells[0], cells[1], ahead
+
+
+def _cell(context: Context, row: int | None) -> Cell:
+    if row is None:
+        return Cell(judgement=Said.of(say("No option of this kind has a complete price.")))
+    people = context.line(row, *_PEOPLE) / float(context.judged.settings.months)  # type: ignore[arg-type]
+    what = say(
+        "{monthly:EUR} a month, {each:EUR} per document; of the month {people:EUR} are working "
+        "time ({name}).{stale}",
+        monthly=context.monthly(row), each=context.per_document(row), people=people,
+        name=context.name(row), stale=_stale(context, row),
+    )  # fmt: skip
+    return Cell(
+        judgement=Said.of(what),
+        facts=(*context.cost_facts(row), *context.facts_named(row, "Price", "Rent", "Purchase")),
+    )
+
+
+def _stale(context: Context, row: int) -> Sentence | str:
+    """A mark where a price the cost rests on is older than 90 days."""
+    dates = [
+        f.quantity.date
+        for f in context.facts_named(row, "Price of input", "Rent", "Purchase")
+        if f.quantity.date
+    ]
+    old = [d for d in dates if stale_price(d, context.judged.on)]
+    if not old:
+        return ""
+    age = days_old(min(old), context.judged.on)
+    if age is None:
+        return say(" Stale: the date of a price is not known.")
+    return say(" Stale: a price is {age:,} days old.", age=age)
+
+
+def argue(context: Context) -> list[Argument]:
+    """What the winner costs, against its best rival and against the sheet's example."""
+    chosen, rival = context.chosen, context.rival
+    if chosen is None:
+        return []
+    found: list[Argument] = []
+    months = float(context.judged.settings.months)  # type: ignore[arg-type]
+    kind = context.candidate(chosen).kind
+    if rival is None:
+        what = say(
+            "{name} costs {horizon:EUR} over {months:,} months; no other kind has a complete price.",
+            name=context.name(chosen), horizon=context.judged.cost(chosen), months=months,
+        )  # fmt: skip
+        found.append((what, context.cost_facts(chosen)))
+    else:
+        found.append((_against(context, chosen, rival, months), _both(context, chosen, rival)))
+    if context.candidate(chosen).paid:
+        people = context.line(chosen, *_PEOPLE) / context.judged.cost(chosen)
+        what = say(
+            "The machine is already paid for and counts nothing; {share:.0%} of the cost is working "
+            "time, {power:EUR} a month is electricity.",
+            share=people,
+            power=context.line(chosen, "electricity_load", "electricity_idle") / months,
+        )  # fmt: skip
+        found.append((what, ()))
+    if kind == "local":
+        found += _sheet(context, chosen)
+    return found
+
+
+def _both(context: Context, chosen: int, rival: int) -> tuple[Fact, ...]:
+    return (*context.cost_facts(chosen), *context.cost_facts(rival))
+
+
+def _against(context: Context, chosen: int, rival: int, months: float) -> Sentence:
+    mine, theirs = context.judged.cost(chosen), context.judged.cost(rival)
+    values = {
+        "mine": mine, "theirs": theirs, "months": months, "name": context.name(chosen),
+        "rival": context.name(rival), "difference": abs(mine - theirs) / months,
+    }  # fmt: skip
+    if mine <= theirs:
+        return say(
+            "{name} costs {mine:EUR} over {months:,} months, {difference:EUR} a month less than the "
+            "cheapest alternative of another kind ({rival}, {theirs:EUR}).",
+            **values,
+        )
+    rules = sorted({g.rule for g in context.obstacles(rival)})
+    if not rules:
+        return say(
+            "{rival} would cost {theirs:EUR} over {months:,} months, {difference:EUR} a month less "
+            "than {name} ({mine:EUR}).",
+            **values,
+        )
+    if context.candidate(chosen).kind == "local":
+        return say(
+            "The cloud is cheaper: {rival} would cost {theirs:EUR} over {months:,} months, "
+            "{difference:EUR} a month less than {name} ({mine:EUR}). Local all the same, because of "
+            "rule {rules}.",
+            **values, rules=", ".join(rules),
+        )  # fmt: skip
+    return say(
+        "{rival} would be cheaper ({theirs:EUR} over {months:,} months against {mine:EUR}), but rule "
+        "{rules} stands against it.",
+        **values, rules=", ".join(rules),
+    )  # fmt: skip
+
+
+def _sheet(context: Context, chosen: int) -> list[Argument]:
+    """The sheet argues against GPT-4 Turbo; today's small models cost a fraction of it."""
+    row = context.judged.row.get(f"api/openai/{SHEET_MODEL}/standard")
+    cloud = context.cloud
+    if row is None or cloud is None:
+        return []
+    tokens = ("input_tokens", "output_tokens", "cached_tokens")
+    then, now = context.line(row, *tokens), context.line(cloud, *tokens)
+    if now <= 0 or then <= 0:
+        return []
+    price = context.facts_named(row, "Price of input")
+    what = say(
+        "The lab sheet compares with GPT-4 Turbo: its tokens would have cost {then:EUR} over the "
+        "horizon at its last price, {ratio:.0f} times those of {today} ({now:EUR}). It is switched "
+        "off; the comparison of cost is with today's models.",
+        then=then, ratio=then / now, today=context.name(cloud), now=now,
+    )  # fmt: skip
+    own = fact(say("Cost over the horizon"), context.cost_facts(row)[1].quantity)
+    return [(what, (*price, own))]
+
+
+CRITERION = Criterion("cost", N_("Cost"), 2, 1, judge, argue)

@@ -1,0 +1,155 @@
+"""Which values belong to the method rather than to the machine? Learning rate, batch, length.
+
+Sources: Thinking Machines, "LoRA Without Regret" (2025-09-29) and tinker-cookbook
+`hyperparam_utils.py` for rate and batch; Dettmers et al., QLoRA (arXiv 2305.14314) for the quantised
+base. Chosen values come with the reason that the report prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hauslm.base.words import Sentence, say
+from hauslm.catalog.schema import Architecture
+from hauslm.estimate import shape
+
+# 5e-5 x 10 x (2000 / hidden)^exponent: tinker-cookbook; calibrated for hidden 2048 to 8192 only.
+FULL_RATE, LORA_OVER_FULL, REFERENCE_HIDDEN = 5e-5, 10.0, 2000
+EXPONENTS = {"llama": 0.781, "mistral": 0.781, "qwen2": 0.0775, "qwen3": 0.0775}
+HIGHEST_RATE = 2e-3
+QLORA_RATE, QLORA_LARGE_RATE, QLORA_LARGE_PARAMETERS = 2e-4, 1e-4, 13e9
+
+SEQUENCES_PER_STEP = 16  # QLoRA's value; LoRA loses above 32
+FEWEST_SEQUENCES_PER_STEP = 4
+WANTED_STEPS = 40  # fewer updates cannot follow warm-up and decay
+
+LONGEST_SEQUENCE = 8192
+CPU_SEQUENCE = 512
+CPU_TOKENS_PER_MICRO_STEP = 2048  # larger products gain nothing on a few cores (measured)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A value and the reason for it."""
+
+    value: Any
+    reason: Sentence
+
+
+def given(value: Any) -> Chosen:
+    return Chosen(value, say("Given by you."))
+
+
+def learning_rate(architecture: Architecture, method: str) -> Chosen:
+    """Peak learning rate by method, family and hidden size."""
+    hidden = architecture.hidden_size
+    exponent = EXPONENTS.get(architecture.family)
+    if method == "qlora" and hidden >= 2048:
+        large = shape.counts(architecture).total > QLORA_LARGE_PARAMETERS
+        return Chosen(
+            QLORA_LARGE_RATE if large else QLORA_RATE,
+            say("QLoRA's own value: 2e-4, 1e-4 above 13 billion parameters (arXiv 2305.14314)."),
+        )
+    if exponent is None:
+        value = QLORA_RATE / (LORA_OVER_FULL if method == "full" else 1)
+        return Chosen(
+            value,
+            say(
+                "Nobody has calibrated the rate for the family {family}; this is QLoRA's cautious one.",
+                family=architecture.family,
+            ),
+        )
+    full = FULL_RATE * (REFERENCE_HIDDEN / hidden) ** exponent
+    value = min(full * (1 if method == "full" else LORA_OVER_FULL), HIGHEST_RATE)
+    return Chosen(
+        float(f"{value:.3g}"),
+        say(
+            "By method, family and hidden size {hidden}, formula of LoRA Without Regret (2025).",
+            hidden=hidden,
+        ),
+    )
+
+
+def sequences_per_step(sequences: float, epochs: float) -> Chosen:
+    """Sequences of one update: 16, fewer where the run would have too few updates."""
+    wanted = SEQUENCES_PER_STEP
+    while wanted > FEWEST_SEQUENCES_PER_STEP and sequences * epochs / wanted < WANTED_STEPS:
+        wanted //= 2
+    if wanted == SEQUENCES_PER_STEP:
+        return Chosen(
+            wanted,
+            say("{count} sequences per update: LoRA loses with batches above 32, QLoRA used 16.",
+                count=wanted),
+        )  # fmt: skip
+    return Chosen(
+        wanted,
+        say("{count} sequences per update, so that this small corpus still gives enough updates.",
+            count=wanted),
+    )  # fmt: skip
+
+
+def sequence_length(
+    architecture: Architecture, median_tokens: float | None, on_cpu: bool
+) -> Chosen:
+    """Longest training sequence: covers the median document, within model, machine and habit."""
+    context = architecture.max_context
+    if on_cpu:
+        value = min(CPU_SEQUENCE, context)
+        return Chosen(
+            value,
+            say("Short sequences keep a training on a processor quick; longer documents are split."),
+        )
+    wanted = 2048
+    while wanted < LONGEST_SEQUENCE and median_tokens is not None and wanted < median_tokens:
+        wanted *= 2
+    value = min(wanted, context)
+    if value < wanted:
+        return Chosen(value, say("All the model can read; longer documents are split."))
+    if median_tokens is None:
+        return Chosen(value, say("A usual length; your documents have not been counted yet."))
+    return Chosen(
+        value,
+        say(
+            "Half of your documents have up to {median:,.0f} tokens; longer sequences cost attention "
+            "and memory, longer documents are split.",
+            median=median_tokens,
+        ),
+    )
+
+
+def classes(histogram: Mapping[str, int]) -> list[tuple[float, float, int]]:
+    """A corpus' token histogram ({"128-255": 10, "16384-": 2}) as (low, high, documents)."""
+    found = []
+    for name, count in histogram.items():
+        low, _, high = name.partition("-")
+        if low.strip().isdigit():
+            bottom = float(low)
+            found.append((bottom, float(high) if high.strip().isdigit() else 2 * bottom, count))
+    return sorted(found)
+
+
+def median_tokens(histogram: Mapping[str, int]) -> float | None:
+    """Median document length, interpolated inside its class; None for an empty histogram."""
+    half = sum(count for _, _, count in classes(histogram)) / 2
+    seen = 0.0
+    for low, high, count in classes(histogram):
+        if count and seen + count >= half:
+            return low + (high - low) * (half - seen) / count
+        seen += count
+    return None
+
+
+def share_longer_than(histogram: Mapping[str, int], tokens: float) -> float:
+    """Share of documents with more than `tokens` tokens, interpolated inside the class."""
+    total = sum(count for _, _, count in classes(histogram))
+    if not total:
+        return 0.0
+    longer = 0.0
+    for low, high, count in classes(histogram):
+        if low >= tokens:
+            longer += count
+        elif high > tokens:
+            longer += count * (high - tokens) / (high - low)
+    return longer / total
