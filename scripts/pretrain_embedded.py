@@ -59,6 +59,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
+Array = Any  # numpy array of token ids
 Model = Any  # MistralForCausalLM; its own type hints forbid what it documents
 
 NAME = "hauslm-embedded"
@@ -361,7 +362,7 @@ def build_stream(
     chat_share: float,
     seed: int,
     folder: Path,
-) -> np.ndarray:
+) -> Array:
     """All tokens in windows of WINDOW, shuffled; written once, read back on resume.
 
     A text is ``<s> text </s>``; conversations stand between the texts, as many as make up
@@ -369,12 +370,12 @@ def build_stream(
     """
     target = folder / "stream.npy"
     if target.exists():
-        return np.load(target)  # type: ignore[no-any-return]
+        return np.load(target)
     rng = random.Random(seed)
     order = [d for d in docs for _ in range(german_copies if d.lang == "de" else 1)]
     rng.shuffle(order)
     eos = SPECIAL_TOKENS.index(EOS)
-    pieces: list[np.ndarray] = []
+    pieces: list[Array] = []
     counts = {"text_en": 0, "text_de": 0, "chat": 0}
     owed = 0.0
     for start in range(0, len(order), 64):
@@ -407,11 +408,46 @@ def build_stream(
     return windows
 
 
-def batches(windows: np.ndarray, group: int, length: int, seed: int) -> Iterator[torch.Tensor]:
-    """The batches of one group of windows, cut to rows of ``length`` and mixed."""
-    start = group * GROUP
-    take = np.arange(start, start + GROUP) % len(windows)
+def build_chat(docs: list[Document], tokenizer: Any, tokens: int, seed: int, out: Path) -> Array:
+    """Windows of nothing but conversations, for the last part of the training.
+
+    One in three is about a German text, though far fewer of the texts are German.
+    """
+    target = out / "chat.npy"
+    if target.exists():
+        return np.load(target)
+    rng = random.Random(seed)
+    by_lang = {lang: [d for d in docs if d.lang == lang] for lang in ("en", "de")}
+    pieces: list[Array] = []
+    count = 0
+    while count < tokens:
+        made: list[str] = []
+        while len(made) < 256:
+            messages = conversation(rng.choice(by_lang[rng.choice(("en", "en", "de"))]), rng)
+            if messages:
+                made.append(str(tokenizer.apply_chat_template(messages, tokenize=False)))
+        for row in tokenizer(made, add_special_tokens=False)["input_ids"]:
+            pieces.append(np.array(row, dtype=np.uint16))
+            count += len(row)
+    flat = np.concatenate(pieces)
+    windows = flat[: len(flat) // WINDOW * WINDOW].reshape(-1, WINDOW)
+    np.save(target, windows)
+    return windows
+
+
+def batches(
+    windows: Array, chat: Array, group: int, length: int, seed: int
+) -> Iterator[torch.Tensor]:
+    """The batches of one group of windows, cut to rows of ``length`` and mixed.
+
+    ``chat`` windows, where given, take the place of a quarter of the group.
+    """
+    take = np.arange(group * GROUP, (group + 1) * GROUP) % len(windows)
     rows = windows[take].reshape(-1, length)
+    if len(chat):
+        share = GROUP // 4
+        take = np.arange(group * share, (group + 1) * share) % len(chat)
+        rows = np.concatenate([rows[: -share * WINDOW // length], chat[take].reshape(-1, length)])
     rows = rows[np.random.default_rng([seed, group]).permutation(len(rows))]
     size = TOKENS_PER_STEP // length
     for at in range(0, len(rows), size):
@@ -571,7 +607,8 @@ def train(
     args: argparse.Namespace,
     model: Model,
     tokenizer: Any,
-    windows: np.ndarray,
+    windows: Array,
+    chat: Array,
     probe: dict[str, list[str]],
 ) -> dict[str, Any]:
     """Train until the minutes are over; returns the last state."""
@@ -589,7 +626,10 @@ def train(
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
         while (elapsed := time.monotonic() - began) < budget:
             length = row_length(elapsed / budget)
-            for rows in batches(windows, state["group"], length, args.seed):
+            late = elapsed / budget > args.decay_from
+            for rows in batches(
+                windows, chat if late else chat[:0], state["group"], length, args.seed
+            ):
                 fraction = (time.monotonic() - began) / budget
                 factor = lr_factor(state["step"], fraction, args.decay_from)
                 loss = workers.gradient(rows)
@@ -696,7 +736,7 @@ def bits_per_byte(model: Model, tokenizer: Any, texts: list[str]) -> dict[str, f
     return {"bits": nats / math.log(2) / size, "tokens": count, "bytes": size}
 
 
-def unigram_bits(windows: np.ndarray, vocab: int, tokenizer: Any, texts: list[str]) -> float:
+def unigram_bits(windows: Array, vocab: int, tokenizer: Any, texts: list[str]) -> float:
     """The same texts under a model that knows only how often each training token occurs."""
     counts = np.bincount(windows.reshape(-1), minlength=vocab) + 1.0
     cost = -np.log2(counts / counts.sum())
@@ -838,7 +878,8 @@ The texts were changed: XML to plain text, without references, tables, figures a
 `training_texts.tsv` names every document with its DOI and licence; the rights stay with the
 authors. German texts are in the stream {copies} times. By tokens the stream is
 {share_en:.0%} English text, {share_de:.0%} German text and {share_chat:.0%} conversations made
-from these texts by rules (title, language, find and copy a sentence, continue, JSON).
+from these texts by rules (title, language, find and copy a sentence, continue, JSON). From the
+moment the learning rate falls, further conversations take the place of a quarter of the stream.
 
 Left out, by identifier, DOI and title: every article in an evaluation split of the data set,
 the whole corpus of crop science, and the sample articles of the demo.
@@ -909,7 +950,7 @@ def model_card(args: argparse.Namespace, figures: dict[str, Any], counts: dict[s
 
 
 def finish(
-    args: argparse.Namespace, docs: list[Document], windows: np.ndarray, state: dict[str, Any]
+    args: argparse.Namespace, docs: list[Document], windows: Array, state: dict[str, Any]
 ) -> None:
     """Evaluate the written bf16 model, not the one in memory, and write card and figures."""
     out, data = Path(args.out), Path(args.data)
@@ -995,6 +1036,7 @@ def main() -> None:
     parser.add_argument("--decay-from", type=float, default=0.4, help="fraction of the time")
     parser.add_argument("--german-copies", type=int, default=6)
     parser.add_argument("--chat-share", type=float, default=0.08)
+    parser.add_argument("--chat-tokens", type=int, default=2_000_000, help="for the last part")
     parser.add_argument("--first-export", type=float, default=2.5, help="minutes")
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     parser.add_argument("--finish", action="store_true", help="no training, only the last steps")
@@ -1017,7 +1059,8 @@ def main() -> None:
             lang: [d.text[:6000] for d in eval_documents(Path(args.data), lang)[:4]]
             for lang in ("en", "de")
         }
-        state = train(args, model, tokenizer, windows, probe)
+        chat = build_chat(docs, tokenizer, args.chat_tokens, args.seed + 1, out)
+        state = train(args, model, tokenizer, windows, chat, probe)
     write_model(out / "model", out / "tokenizer", model, args)
     finish(args, docs, windows, state)
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from hauslm.base.egress import switch_off_telemetry
-
-__version__ = "0.1.0"
+from hauslm.base.version import __version__
 
 switch_off_telemetry()
 

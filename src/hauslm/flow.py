@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from hauslm.base import files
 from hauslm.base.errors import DataError, RefusedError, UsageError, did_you_mean
 from hauslm.base.progress import Progress, Silent
+from hauslm.base.version import __version__
 from hauslm.base.words import N_, Sentence, say, speaking, translate
 
 if TYPE_CHECKING:  # records and scenario need pydantic; annotations do not
@@ -259,7 +260,6 @@ def _run_needed(project: Project, needed: Stage, wanted: Stage) -> None:
 
 
 def _execute(project: Project, stage: Stage, options: dict[str, Any]) -> Record:
-    import hauslm
 
     with speaking(project.scenario.language), files.lock(project.folder.work, "stage"):
         inputs = expected_inputs(project, stage)
@@ -267,7 +267,7 @@ def _execute(project: Project, stage: Stage, options: dict[str, Any]) -> Record:
         done = record.model_copy(
             update={
                 "inputs": inputs,
-                "hauslm_version": hauslm.__version__,
+                "hauslm_version": __version__,
                 "language": project.scenario.language,
             }
         )

@@ -458,6 +458,15 @@ class EvaluationSection(Section):
         True, description=N_("Measure whether training text is regurgitated.")
     )
     glossary: str | None = Field(None, description=N_("YAML file with the domain's terms."))
+    length_normalised: bool = Field(
+        False, description=N_("Compare label probabilities per byte, so that long labels lose nothing.")
+    )
+    memorisation_limit: float = Field(
+        0.005, ge=0, le=1, description=N_("Share of training spans that may be reproduced beyond the base model.")
+    )
+    canaries: list[str] = Field(
+        default_factory=list, description=N_("Sentences planted in the training documents to find memorisation.")
+    )
 
 
 class AnalysisSection(Section):

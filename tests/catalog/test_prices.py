@@ -116,11 +116,8 @@ def test_trap_5_the_date_of_the_installed_package_is_on_record() -> None:
 
 
 @pytest.mark.parametrize("identity", PRICED)
-def test_trap_6_prices_are_in_usd(identity: str) -> None:
-    try:
-        price = api_price(identity, NOW, allow_retired=True)
-    except RefusedError:
-        pytest.skip("no price")
+def test_trap_6_prices_are_in_usd_and_never_zero(identity: str) -> None:
+    price = api_price(identity, NOW, allow_retired=True)
     for quantity in (price.input, price.output, price.cache_read):
         assert quantity is None or (quantity.unit == "USD/Mtok" and quantity.value > 0)
 
@@ -136,28 +133,30 @@ def test_trap_6_a_list_price_in_euro_is_never_taken_for_dollars() -> None:
 
 
 @pytest.mark.parametrize("batch", [False, True])
-@pytest.mark.parametrize("tokens", [1000, 1_000_000])
-@pytest.mark.parametrize("identity", PRICED)
-def test_our_reading_agrees_with_the_package(identity: str, tokens: int, batch: bool) -> None:
-    model = load.model(identity)
-    try:
-        price = api_price(identity, NOW, batch=batch, context_tokens=tokens)
-    except RefusedError:
-        pytest.skip("not listed")
-    if price.input.low is not None:
-        pytest.skip("depends on the time of day")
+@pytest.mark.parametrize("tokens", [1000, 300_000])
+def test_our_reading_agrees_with_the_package(tokens: int, batch: bool) -> None:
     moment = datetime.datetime.combine(NOW, datetime.time(12), datetime.UTC)
-    entry = package.entry_of(model.id, model.provider, model.price_ref, batch, tokens)
-    assert entry is not None
-    # Asked by its own id the package may find another entry, so its entry is asked directly.
-    found = entry.entry.calc_price(
-        genai_prices.Usage(input_tokens=tokens, output_tokens=tokens),
-        entry.provider,
-        genai_request_timestamp=moment,
-        price_context=package.BATCH if batch else None,
-    )
-    expected = tokens * (price.input.value + price.output.value) / 1e6
-    assert float(found.total_price) == pytest.approx(expected)
+    compared = 0
+    for identity in PRICED:
+        try:
+            price = api_price(identity, NOW, batch=batch, context_tokens=tokens)
+        except RefusedError:
+            continue  # retired, too long a prompt, or no batch rate: tested above
+        model = load.model(identity)
+        entry = package.entry_of(model.id, model.provider, model.price_ref, batch, tokens)
+        assert entry is not None
+        # Asked by its own id the package may find another entry, so its entry is asked directly.
+        found = entry.entry.calc_price(
+            genai_prices.Usage(input_tokens=tokens, output_tokens=tokens),
+            entry.provider,
+            genai_request_timestamp=moment,
+            price_context=package.BATCH if batch else None,
+        )
+        cost = float(found.total_price) / tokens * 1e6
+        low = price.input.lowest + price.output.lowest
+        assert low - 1e-9 <= cost <= price.input.value + price.output.value + 1e-9, identity
+        compared += 1
+    assert compared > 15
 
 
 def test_a_long_prompt_costs_the_higher_rate() -> None:

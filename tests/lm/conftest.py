@@ -37,7 +37,7 @@ def save_model(folder: Path, config: Any, seed: int = 0) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(0, 0.25)
+                parameter.normal_(0, 0.1)
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(MODEL / name, folder / name)
@@ -56,7 +56,7 @@ def save_adapter(base: Path, folder: Path, seed: int, **config: Any) -> Path:
     with torch.no_grad():
         for name, parameter in peft.named_parameters():
             if "lora_B" in name:
-                parameter.normal_(0, 0.2)
+                parameter.normal_(0, 0.1)
     peft.save_pretrained(folder)
     return folder
 

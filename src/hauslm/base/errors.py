@@ -87,7 +87,7 @@ class MissingError(HauslmError):
     exit_code = 5
 
 
-class Interrupted(HauslmError):  # noqa: N818 - it is the name of the state, not of a fault
+class Interrupted(HauslmError):
     """Stopped on request; what was done is saved and can be resumed."""
 
     exit_code = 75

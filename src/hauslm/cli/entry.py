@@ -19,9 +19,9 @@ from typing import Any
 
 import click
 
-import hauslm
 from hauslm.base import egress, words
 from hauslm.base.errors import HauslmError, Interrupted
+from hauslm.base.version import __version__
 from hauslm.base.words import N_, say, translate
 
 # name -> (module below hauslm.cli, one line of help)
@@ -115,7 +115,7 @@ def _project_language(arguments: list[str]) -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
 )
-@click.version_option(hauslm.__version__, prog_name="hauslm")
+@click.version_option(__version__, prog_name="hauslm")
 @click.pass_context
 def group(ctx: click.Context) -> None:
     if ctx.invoked_subcommand is None:
@@ -203,9 +203,7 @@ def _unexpected(error: Exception, arguments: list[str]) -> int:
     text = "".join(traceback.format_exception(error))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            f"hauslm {hauslm.__version__} {' '.join(arguments)}\n{text}", encoding="utf-8"
-        )
+        path.write_text(f"hauslm {__version__} {' '.join(arguments)}\n{text}", encoding="utf-8")
         where = str(path)
     except OSError:
         where = ""

@@ -59,13 +59,21 @@ def histogram(lengths: Iterable[int]) -> dict[str, int]:
     counts: Counter[int] = Counter()
     for length in lengths:
         counts[max(i for i, edge in enumerate(_EDGES) if edge <= length)] += 1
-    names = [f"{low}-{high - 1}" for low, high in zip(_EDGES, _EDGES[1:], strict=False)] + [f"{_EDGES[-1]}-"]
+    names = [f"{low}-{high - 1}" for low, high in zip(_EDGES, _EDGES[1:], strict=False)] + [
+        f"{_EDGES[-1]}-"
+    ]
     return {names[i]: counts[i] for i in sorted(counts)}
 
 
 def check(found: Findings, task: Task | None, items: Sequence[TaskItem]) -> list[Sentence]:
     """All findings worth a sentence, the most consequential first."""
-    sentences = [*_amount(found), *_capacity(found), *_overlap(found), *_rights(found), *_personal(found)]
+    sentences = [
+        *_amount(found),
+        *_capacity(found),
+        *_overlap(found),
+        *_rights(found),
+        *_personal(found),
+    ]
     sentences += [*_languages(found), *_tokenizer(found), *_duplicates(found), *_splits(found)]
     return sentences + (_task(task, items) if task is not None else [])
 
@@ -142,7 +150,9 @@ def _rights(found: Findings) -> list[Sentence]:
 def _personal(found: Findings) -> list[Sentence]:
     if not found.documents_with_hints:
         return []
-    kinds = ", ".join(f"{kind}: {count}" for kind, count in sorted(found.hints.items(), key=lambda i: -i[1]))
+    kinds = ", ".join(
+        f"{kind}: {count}" for kind, count in sorted(found.hints.items(), key=lambda i: -i[1])
+    )
     return [
         say("{count:,} documents hold strings that look like personal data ({kinds}). Check them before training; "
             "an adapter can repeat what it was trained on.", count=found.documents_with_hints, kinds=kinds)
@@ -231,7 +241,11 @@ def _task(task: Task, items: Sequence[TaskItem]) -> list[Sentence]:
     if task.kind != CLASSIFICATION:
         return out
     counts = Counter(str(item.label) for item in items if item.split == "train")
-    rare = [f"{label}: {counts.get(label, 0)}" for label in task.labels if counts.get(label, 0) < MINIMUM_ITEMS_PER_LABEL]
+    rare = [
+        f"{label}: {counts.get(label, 0)}"
+        for label in task.labels
+        if counts.get(label, 0) < MINIMUM_ITEMS_PER_LABEL
+    ]
     if rare:
         out.append(
             say("Some labels have fewer than {minimum:,} training items ({labels}). Label more of them, or merge them.",

@@ -26,7 +26,14 @@ _ZERO_WIDTH = re.compile(r"[\u200b\u200c\u2060\ufeff\u00ad\U000e0000-\U000e007f]
 _BLANKS = re.compile(r"[^\S\n]+")
 _EMPTY_LINES = re.compile(r"\n\s*\n\s*")
 _LIGATURES = str.maketrans(
-    {"\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl", "\ufb05": "st"}
+    {
+        "\ufb00": "ff",
+        "\ufb01": "fi",
+        "\ufb02": "fl",
+        "\ufb03": "ffi",
+        "\ufb04": "ffl",
+        "\ufb05": "st",
+    }
 )
 
 
@@ -104,7 +111,12 @@ def clean(text: str) -> str:
 
     Idempotent. Never shortens visible text.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
+    text = (
+        text.replace("\r\n", "\n")
+        .replace("\r", "\n")
+        .replace("\u2028", "\n")
+        .replace("\u2029", "\n\n")
+    )
     text = _ZERO_WIDTH.sub("", _CONTROL.sub(" ", text.translate(_LIGATURES)))
     return unicodedata.normalize("NFC", text)
 

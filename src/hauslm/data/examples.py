@@ -64,13 +64,17 @@ def pieces(text: bytes, ends: NDArray[np.int64], capacity: int, overlap: int) ->
             return found
         earliest = max(end - overlap, fresh + 1)
         place = int(np.searchsorted(sentences, earliest))
-        start = int(sentences[place]) if place < len(sentences) and sentences[place] < end else earliest
+        start = (
+            int(sentences[place]) if place < len(sentences) and sentences[place] < end else earliest
+        )
         while start < end and not _between_characters(text, ends, start):
             start += 1
         fresh = end
 
 
-def _token_places(pattern: re.Pattern[bytes], text: bytes, ends: NDArray[np.int64]) -> NDArray[np.int64]:
+def _token_places(
+    pattern: re.Pattern[bytes], text: bytes, ends: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Indices of the tokens that begin where (or just after) a match of the pattern ends."""
     stops = np.array([m.end() for m in pattern.finditer(text)], dtype=np.int64)
     return np.unique(np.searchsorted(ends, stops, side="left") + 1) if len(stops) else stops
@@ -112,7 +116,9 @@ def _cut(
 # ------------------------------------------------------------------ raw text
 
 
-def text_examples(document: Document, encoded: Encoded, tokenizer: Tokenizer, seq_len: int) -> Iterator[Example]:
+def text_examples(
+    document: Document, encoded: Encoded, tokenizer: Tokenizer, seq_len: int
+) -> Iterator[Example]:
     """The document as pieces of at most `seq_len` tokens: begin token, text, end token after the last."""
     prefix = np.array(tokenizer.text_prefix, dtype=np.uint32)
     capacity = seq_len - len(prefix) - 1
@@ -125,9 +131,13 @@ def text_examples(document: Document, encoded: Encoded, tokenizer: Tokenizer, se
         last = number == len(cut) - 1
         tail = np.array([tokenizer.eos_id] if last else [], dtype=np.uint32)
         tokens = np.concatenate((prefix, ids, tail))
-        mask = np.concatenate((np.zeros(len(prefix), np.bool_), trained, np.ones(len(tail), np.bool_)))
+        mask = np.concatenate(
+            (np.zeros(len(prefix), np.bool_), trained, np.ones(len(tail), np.bool_))
+        )
         mask[0] = False  # nothing predicts the first token of a row
-        yield Example(tokens, mask, _meta(f"{document.id}:{number}", document.id, "text", document.language))
+        yield Example(
+            tokens, mask, _meta(f"{document.id}:{number}", document.id, "text", document.language)
+        )
 
 
 def _meta(id_: str, document: str, kind: str, language: str) -> dict[str, str]:
@@ -164,7 +174,9 @@ def encode_chat(
     for index in answers:
         before = tokenizer.render(clean[:index], add_generation_prompt=True)
         until = tokenizer.render(clean[: index + 1])
-        if not until.startswith(before):  # the template treats a last answer specially: write it plainly
+        if not until.startswith(
+            before
+        ):  # the template treats a last answer specially: write it plainly
             until = before + clean[index]["content"] + tokenizer.eos_token
         rows.append(_masked(until, [(len(before), len(until))], tokenizer))
     return rows
@@ -194,7 +206,9 @@ def _masked(
     return _until_control(ids, trained, tokenizer)
 
 
-def _cuts_agree(text: str, spans: list[tuple[int, int]], joint: list[int], tokenizer: Tokenizer) -> bool:
+def _cuts_agree(
+    text: str, spans: list[tuple[int, int]], joint: list[int], tokenizer: Tokenizer
+) -> bool:
     """Does tokenizing the prompt alone give the beginning of the joint tokens, at every answer?"""
     for start, _ in spans:
         alone = tokenizer.encode_rendered(text[:start])
@@ -256,14 +270,20 @@ def chat_examples(document: Document, tokenizer: Tokenizer, seq_len: int) -> Ite
     number = 0
     for ids, trained in encode_chat(document.messages, tokenizer):
         for part_ids, part_mask in windows(ids, trained, seq_len):
-            yield Example(part_ids, part_mask, _meta(f"{document.id}:{number}", document.id, "chat", document.language))
+            yield Example(
+                part_ids,
+                part_mask,
+                _meta(f"{document.id}:{number}", document.id, "chat", document.language),
+            )
             number += 1
 
 
 # ------------------------------------------------------------------ tasks
 
 
-def task_examples(task: Task, items: Iterable[TaskItem], tokenizer: Tokenizer, seq_len: int) -> Iterator[Example]:
+def task_examples(
+    task: Task, items: Iterable[TaskItem], tokenizer: Tokenizer, seq_len: int
+) -> Iterator[Example]:
     """Instruction, text (with what stands around it) and the answer. A text that does not fit is
     split into overlapping parts that each carry the answer that belongs to them."""
     for item in items:
@@ -298,8 +318,14 @@ def _room(task: Task, item: TaskItem, tokenizer: Tokenizer, seq_len: int) -> int
     if left < seq_len // 4:
         raise DataError(
             "H332",
-            say("Instruction and answer of item {id} leave no room for its text in {seq_len:,} tokens.", id=item.id, seq_len=seq_len),
-            next_step=say("Raise training.seq_len to at least {tokens:,}.", tokens=2 * len(row[0]) + 16),
+            say(
+                "Instruction and answer of item {id} leave no room for its text in {seq_len:,} tokens.",
+                id=item.id,
+                seq_len=seq_len,
+            ),
+            next_step=say(
+                "Raise training.seq_len to at least {tokens:,}.", tokens=2 * len(row[0]) + 16
+            ),
         )
     per_token = len(item.text) / max(1, tokenizer.count(item.text))
     return max(32, int(left * per_token * 0.85))
@@ -316,7 +342,9 @@ def sample(example: Example, tokenizer: Tokenizer, most_tokens: int = 400) -> Sa
     start = 0
     for index in range(1, len(tokens) + 1):
         if index == len(tokens) or trained[index] != trained[start]:
-            shown.append((tokenizer.decode(tokens[start:index], skip_special=False), bool(trained[start])))
+            shown.append(
+                (tokenizer.decode(tokens[start:index], skip_special=False), bool(trained[start]))
+            )
             start = index
     return Sample(id=str(example.meta.get("id", "")), pieces=tuple(shown))
 

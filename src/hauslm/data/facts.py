@@ -75,7 +75,9 @@ def facts_of(document: Document) -> tuple[Facts, NDArray[np.uint64]]:
 def identities(id_: str, source_file: str = "") -> tuple[str, ...]:
     """Names under which the same document may appear elsewhere: its id, its file, its PMC number."""
     names = {id_.split("#")[0]}
-    if source_file and not source_file.lower().endswith((".jsonl", ".ndjson", ".gz", ".csv", ".tsv", ".parquet")):
+    if source_file and not source_file.lower().endswith(
+        (".jsonl", ".ndjson", ".gz", ".csv", ".tsv", ".parquet")
+    ):
         names.add(PurePosixPath(source_file).stem)
     names |= {re.sub(r"^pmc(?=\d)", "", n, flags=re.IGNORECASE) for n in names}
     return tuple(sorted(n.casefold() for n in names if n))
@@ -105,5 +107,7 @@ def is_iban(text: str) -> bool:
 
 def _luhn(text: str) -> bool:
     digits = [int(c) for c in text if c.isdigit()]
-    total = sum(d if i % 2 == 0 else (2 * d - 9 if d > 4 else 2 * d) for i, d in enumerate(reversed(digits)))
+    total = sum(
+        d if i % 2 == 0 else (2 * d - 9 if d > 4 else 2 * d) for i, d in enumerate(reversed(digits))
+    )
     return total % 10 == 0 and len(set(digits)) > 1

@@ -74,9 +74,15 @@ def load_glossary(path: Path) -> list[Term]:
 def _wrong(path: Path, place: str, reason: str) -> DataError:
     return DataError(
         "H345",
-        say("The glossary cannot be used ({place}: {reason}).", place=place or path.name, reason=reason),
+        say(
+            "The glossary cannot be used ({place}: {reason}).",
+            place=place or path.name,
+            reason=reason,
+        ),
         where=str(path),
-        next_step=say("A term needs 'canonical'; 'variants', 'forbidden' and 'definition' may follow."),
+        next_step=say(
+            "A term needs 'canonical'; 'variants', 'forbidden' and 'definition' may follow."
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 OVERLAP_WORDS = 13
 SHINGLE_WORDS = 5
 PERMUTATIONS = 128
+SCHEME: Literal["affine32"] = "affine32"  # datasketch 2: 32-bit hashes, 4 bytes per permutation
 NEAR_DUPLICATE = 0.8  # Jaccard similarity of the 5-word shingles
 KEEP_ONE_IN = 8  # shingles of long texts are sampled by their own value, alike in every text
 SAMPLE_ABOVE = 2000  # shingles; a sample of a shorter text would be too small to compare
@@ -68,7 +69,7 @@ def signature_values(words: NDArray[np.uint64]) -> NDArray[Any]:
     shingles = np.unique(ngrams(words, SHINGLE_WORDS))
     if len(shingles) > SAMPLE_ABOVE:
         shingles = shingles[shingles % np.uint64(KEEP_ONE_IN) == 0]
-    minhash = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
+    minhash = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int)
     minhash.update_batch((shingles >> np.uint64(32)).tolist())
     values: NDArray[Any] = minhash.hashvalues
     return values
@@ -84,7 +85,7 @@ class NearDuplicates:
 
     def add(self, key: str, values: NDArray[Any]) -> list[tuple[str, float]]:
         """Earlier keys with an estimated similarity of at least the threshold, and that estimate."""
-        minhash = MinHash(num_perm=PERMUTATIONS, seed=1, hashvalues=values)
+        minhash = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashvalues=values)
         similar = []
         for other in self._index.query(minhash):
             estimate = float(minhash.jaccard(self._signatures[other]))
@@ -98,40 +99,59 @@ class NearDuplicates:
 class Overlap:
     """Which share of the test texts' 13-grams also stands in training texts?
 
-    First `add_test` for all test texts, then `add_train` for all training texts, then read the
-    figures. Memory: 9 bytes per distinct 13-gram of the test texts.
+    First `add_test` for all test texts, then `seal`, then `add_train` for all training texts, then read
+    the figures. Above `most` distinct 13-grams a sample is kept, chosen by the value of the hash, so the
+    share stays unbiased and memory stays below about 30 bytes times `most`.
     """
 
-    def __init__(self) -> None:
-        self._parts: list[NDArray[np.uint64]] = []
+    def __init__(self, most: int = 20_000_000) -> None:
+        self._most = most
+        self._one_in = np.uint64(1)
         self._owners: dict[str, NDArray[np.uint64]] = {}
+        self._held = 0
         self._grams: NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
         self._hit: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
         self.sources: dict[str, int] = {}  # training document -> test 13-grams in it
 
     def add_test(self, document: str, words: NDArray[np.uint64]) -> None:
-        if len(words) >= OVERLAP_WORDS:
-            grams = np.unique(ngrams(words, OVERLAP_WORDS))
-            self._owners[document] = grams
-            self._parts.append(grams)
+        if len(words) < OVERLAP_WORDS:
+            return
+        grams = np.unique(self._sampled(ngrams(words, OVERLAP_WORDS)))
+        self._owners[document] = grams
+        self._held += len(grams)
+        while self._held > self._most:
+            self._one_in *= np.uint64(2)
+            self._owners = {d: self._sampled(g) for d, g in self._owners.items()}
+            self._held = sum(len(g) for g in self._owners.values())
+
+    def _sampled(self, grams: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return grams if self._one_in == 1 else grams[grams % self._one_in == 0]
 
     def seal(self) -> None:
-        self._grams = np.unique(np.concatenate(self._parts)) if self._parts else self._grams
+        if self._owners:
+            self._grams = np.unique(np.concatenate(list(self._owners.values())))
         self._hit = np.zeros(len(self._grams), dtype=np.bool_)
-        self._parts.clear()
 
     def add_train(self, document: str, words: NDArray[np.uint64]) -> int:
         """Mark what this training text shares with the test texts; returns how many 13-grams."""
-        if len(words) < OVERLAP_WORDS or not len(self._grams):
-            return 0
-        grams = ngrams(words, OVERLAP_WORDS)
-        places = np.searchsorted(self._grams, grams)
-        places[places == len(self._grams)] = 0
-        shared = np.unique(places[self._grams[places] == grams])
+        shared = self.shared_with(words)
         if len(shared):
-            self._hit[shared] = True
+            self._hit[np.searchsorted(self._grams, shared)] = True
             self.sources[document] = len(shared)
         return len(shared)
+
+    def grams_of(self, document: str) -> NDArray[np.uint64]:
+        """The 13-grams of one test text (empty for a text of fewer than 13 words)."""
+        return self._owners.get(document, np.empty(0, dtype=np.uint64))
+
+    def shared_with(self, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """The test 13-grams that stand in these words, each once; marks nothing."""
+        if len(words) < OVERLAP_WORDS or not len(self._grams):
+            return self._grams[:0]
+        grams = self._sampled(ngrams(words, OVERLAP_WORDS))
+        places = np.searchsorted(self._grams, grams)
+        places[places == len(self._grams)] = 0
+        return np.unique(grams[self._grams[places] == grams])
 
     @property
     def share(self) -> float:

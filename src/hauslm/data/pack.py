@@ -41,7 +41,11 @@ def _refuse_too_long(lengths: Sequence[int], capacity: int) -> None:
     if longest > capacity:
         raise DataError(
             "H331",
-            say("An example has {tokens:,} tokens, but a row holds {capacity:,}.", tokens=longest, capacity=capacity),
+            say(
+                "An example has {tokens:,} tokens, but a row holds {capacity:,}.",
+                tokens=longest,
+                capacity=capacity,
+            ),
             next_step=say("Run hauslm prepare again, so that the examples fit training.seq_len."),
         )
 
@@ -50,7 +54,9 @@ def _best_fit(indices: list[int], lengths: Sequence[int], capacity: int) -> list
     """Longest first, each into the fullest row that still has room for it."""
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (free tokens, row), sorted
-    for index in sorted(indices, key=lambda i: -int(lengths[i])):  # stable: ties keep shuffled order
+    for index in sorted(
+        indices, key=lambda i: -int(lengths[i])
+    ):  # stable: ties keep shuffled order
         length = int(lengths[index])
         place = bisect_left(room, (length, -1))
         if place == len(room):
@@ -72,7 +78,9 @@ def unpacked(lengths: Sequence[int], seed: int, epoch: int) -> list[list[int]]:
 
 def fill(rows: Sequence[Sequence[int]], lengths: Sequence[int], capacity: int) -> float:
     """Share of the row tokens that hold something (1.0 = no padding)."""
-    return sum(int(lengths[i]) for row in rows for i in row) / (len(rows) * capacity) if rows else 0.0
+    return (
+        sum(int(lengths[i]) for row in rows for i in row) / (len(rows) * capacity) if rows else 0.0
+    )
 
 
 def batches_in_order(

@@ -146,7 +146,9 @@ def _documents(
             document = _finish(item, source, seen)
             unfit = _unfit(document, minimum_characters)
             if unfit is not None:
-                rejected.append(Rejected(file=f"{source.shown} ({document.id})", reason=Said.of(unfit)))
+                rejected.append(
+                    Rejected(file=f"{source.shown} ({document.id})", reason=Said.of(unfit))
+                )
                 continue
             count += 1
             yield document
@@ -157,7 +159,11 @@ def _documents(
                 )
                 rejected.append(Rejected(file=source.shown, reason=Said.of(further)))
         progress.step(
-            say("Reading documents"), done + 1, len(sources), documents=count, rejected=len(rejected)
+            say("Reading documents"),
+            done + 1,
+            len(sources),
+            documents=count,
+            rejected=len(rejected),
         )
 
 
@@ -207,10 +213,16 @@ def _one_file(source: Source, limits: Limits) -> Iterator[Document | Refusal]:
     except (MemoryError, RecursionError):
         yield Refusal(say("The file is nested too deeply or too large to be read."))
     except OSError as error:
-        yield Refusal(say("The file cannot be opened: {reason}.", reason=error.strerror or str(error)))
+        yield Refusal(
+            say("The file cannot be opened: {reason}.", reason=error.strerror or str(error))
+        )
     except Exception as error:  # a reader met something nobody foresaw: this file only
         yield Refusal(
-            say("The file cannot be understood ({kind}: {reason}).", kind=type(error).__name__, reason=str(error)[:200])
+            say(
+                "The file cannot be understood ({kind}: {reason}).",
+                kind=type(error).__name__,
+                reason=str(error)[:200],
+            )
         )
 
 
@@ -220,7 +232,9 @@ def _reader(source: Source) -> Reader | Sentence:
         return say("This is not an ordinary file.")
     stem = source.path.stem.lower()
     if not source.named and any(stem.startswith(c) for c in _COMPANIONS):
-        return say("It accompanies the documents; name the file itself under documents: paths to use it.")
+        return say(
+            "It accompanies the documents; name the file itself under documents: paths to use it."
+        )
     reader = reader_for(source.path)
     if reader is None:
         if source.path.suffix.lower() in (".xml", ".nxml", ".tei"):

@@ -68,6 +68,8 @@ _LINK_CODES = {
 }  # fmt: skip
 
 _EITHER_USE = re.compile(
+    r"kommerzielle\w*,? (?:und|oder|wie auch|sowie)(?: für)? nicht[ \-]?kommerzielle\w*|"
+    r"nicht[ \-]?kommerzielle\w*,? (?:und|oder|wie auch|sowie)(?: für)? kommerzielle\w*|"
     r"(?:both )?(?:commercial(?:ly)?(?: use)?,? (?:and|or|as well as)(?: for)? non[ \-]?commercial(?:ly)?"
     r"|non[ \-]?commercial(?:ly)?,? (?:and|or|as well as)(?: for)? commercial(?:ly)?)|even commercially"
 )
@@ -79,7 +81,9 @@ _ND_WORDS = re.compile(
     r"no modifications?|unmodified|unaltered|no derivative|not (?:be )?(?:altered|modified)"
     r"|verbatim copying|keine bearbeitung"
 )
-_SA_WORDS = re.compile(r"under (?:the|an?) (?:identical|same) (?:terms|licen[cs]e)|share[ \-]?alike")
+_SA_WORDS = re.compile(
+    r"under (?:the|an?) (?:identical|same) (?:terms|licen[cs]e)|share[ \-]?alike"
+)
 _RESTRICTED = re.compile(
     r"exclusive licen[cs]e|should not be reproduced|may not be reproduced|no part of this"
     r"|personal use only|for the purposes of (?:academic )?research|subject always to"
@@ -100,7 +104,10 @@ _CC0_FOR_DATA = re.compile(
 _OTHER_OPEN = (
     ("PLoS-OA", re.compile(r"public library of science open[ \-]access licen[cs]e")),
     ("OGL", re.compile(r"open government licen[cs]e|\bogl[ \-]?(?:uk[ \-]?)?\d")),
-    ("DL-DE-BY-2.0", re.compile(r"dl-de[/\-]by[\-/]2[\-.]0|datenlizenz deutschland\W+namensnennung")),
+    (
+        "DL-DE-BY-2.0",
+        re.compile(r"dl-de[/\-]by[\-/]2[\-.]0|datenlizenz deutschland\W+namensnennung"),
+    ),
     ("DL-DE-ZERO-2.0", re.compile(r"dl-de[/\-]zero[\-/]2[\-.]0|datenlizenz deutschland\W+zero")),
     ("Apache-2.0", re.compile(r"\bapache(?:[ \-]licen[cs]e)?,?[ \-](?:version )?2\.0")),
     ("MIT", re.compile(r"^mit(?: licen[cs]e)?$|\bmit licen[cs]e\b")),
@@ -130,6 +137,41 @@ def classify(statement: str, links: Iterable[str] = ()) -> Rights:
     if signals:
         return _from_signals(signals, words, nc=nc, nd=nd, sa=sa)
     return _without_creative_commons(words, nc=nc, nd=nd)
+
+
+_SPEAKS_OF_LICENCE = re.compile(
+    r"creative commons|creativecommons\.org|\bcc[ -]by\b|\bcc0\b|all rights reserved|alle rechte vorbehalten|public domain"
+    r"|dl-de/|lizenziert unter|licen[cs]ed under|released under",
+    re.IGNORECASE,
+)
+_SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[A-ZÄÖÜ©(])")
+
+
+def find_statement(text: str, most: int = 1500) -> str:
+    """What a text says about its own licence: the sentences that speak of one, each with the next.
+
+    Give it only the places where such statements stand (first and last pages); '' if there is none.
+    """
+    flat = " ".join(text.split())
+    parts = _SENTENCES.split(flat)
+    chosen: list[str] = []
+    length = 0
+    wanted = {
+        i + k for i, part in enumerate(parts) if _SPEAKS_OF_LICENCE.search(part) for k in (0, 1, 2)
+    }
+    for index in sorted(wanted):
+        if index < len(parts) and length < most:
+            part = parts[index]
+            match = _SPEAKS_OF_LICENCE.search(part)
+            start = max(0, match.start() - 250) if match and len(part) > 700 else 0
+            chosen.append(part[start : start + 700])
+            length += len(chosen[-1])
+    return " ".join(chosen)
+
+
+def statement_at_ends(text: str, first: int = 3000, last: int = 6000) -> str:
+    """`find_statement` in the first and last characters of a running text."""
+    return find_statement(text if len(text) <= first + last else f"{text[:first]}. {text[-last:]}")
 
 
 def _normal(text: str) -> str:
@@ -250,8 +292,15 @@ def _without_creative_commons(words: str, *, nc: bool, nd: bool) -> Rights:
                 say(
                     "The licence is {licence}, but the wording says: {words}.",
                     licence=label,
-                    words=[w for w, on in (("restricted", restricted), ("non-commercial", nc),
-                                           ("no derivatives", nd)) if on],
+                    words=[
+                        w
+                        for w, on in (
+                            ("restricted", restricted),
+                            ("non-commercial", nc),
+                            ("no derivatives", nd),
+                        )
+                        if on
+                    ],
                 ),
             )
         return Rights("open", label)

@@ -21,12 +21,16 @@ from hauslm.data.document import normal_doi, normal_title
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 _TITLE_WORDS = 4  # shorter titles ("Introduction", "Notes 3") do not identify a work
+_TITLE_HOLDERS = 3  # documents of different DOI under one title: beyond that the title is generic
 _ID_CHARACTERS = 5  # shorter identities ("1", "12") are row numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One document as the split sees it. `forced` is a split that a file of its own prescribes."""
+    """One document as the split sees it.
+
+    `forced` is what a file of its own prescribes: "test", or "train" (train or validation, not test).
+    """
 
     id: str
     doi: str = ""
@@ -81,14 +85,16 @@ def assign(
     split_of_work: dict[str, str] = {}
     for key, group in works.items():
         forced = {m.forced for m in group if m.forced}
-        if forced:
-            if len(forced) > 1:
-                result.clashes.append(key)
-            # What any file keeps back stays back: a test document is never trained on.
-            split_of_work[key] = next(s for s in (TEST, VALIDATION, TRAIN) if s in forced)
-            result.forced[key] = split_of_work[key]
-        else:
-            split_of_work[key] = home(key, salt, validation_share, test_share)
+        split_of_work[key] = home(key, salt, validation_share, test_share)
+        if not forced:
+            continue
+        if len(forced) > 1:
+            result.clashes.append(key)
+        if TEST in forced:  # what any file keeps back stays back: it is never trained on
+            split_of_work[key] = TEST
+        elif split_of_work[key] == TEST:  # a training file also gives the validation part
+            split_of_work[key] = TRAIN
+        result.forced[key] = split_of_work[key]
     wanted = [TRAIN] + [VALIDATION] * (validation_share > 0) + [TEST] * (test_share > 0)
     corpus = [k for k, group in works.items() if any(m.in_corpus for m in group)]
     task = [k for k, group in works.items() if any(not m.in_corpus for m in group)]
@@ -131,8 +137,11 @@ def _group(members: list[Member], similar: Iterable[tuple[str, str]]) -> dict[st
         return node
 
     holder: dict[str, str] = {}
+    generic = _generic_titles(members)
     for member in members:
         for key in keys_of(member):
+            if key in generic:
+                continue
             if key in holder:
                 parent[root(member.id)] = root(holder[key])
             else:
@@ -143,8 +152,20 @@ def _group(members: list[Member], similar: Iterable[tuple[str, str]]) -> dict[st
     groups: dict[str, list[Member]] = {}
     for member in members:
         groups.setdefault(root(member.id), []).append(member)
-    named = {work_key(group): group for group in groups.values()}
+    named = {work_key(group, generic): group for group in groups.values()}
     return dict(sorted(named.items()))
+
+
+def _generic_titles(members: list[Member]) -> frozenset[str]:
+    """Title keys that many different documents share ("Editorial", a journal's name taken for a title)."""
+    holders: dict[str, set[str]] = {}
+    for member in members:
+        for key in keys_of(member):
+            if key.startswith("title:"):
+                holders.setdefault(key, set()).add(
+                    normal_doi(member.doi) or member.sha256 or member.id
+                )
+    return frozenset(key for key, found in holders.items() if len(found) > _TITLE_HOLDERS)
 
 
 def keys_of(member: Member) -> list[str]:
@@ -162,9 +183,11 @@ def keys_of(member: Member) -> list[str]:
     return keys
 
 
-def work_key(group: Iterable[Member]) -> str:
+def work_key(group: Iterable[Member], generic: frozenset[str] = frozenset()) -> str:
     """The name of a work: its smallest DOI, else title, else identity, else text hash, else id."""
-    keys = [key for member in group for key in (*keys_of(member), f"zz:{member.id}")]
+    keys = [
+        k for member in group for k in (*keys_of(member), f"zz:{member.id}") if k not in generic
+    ]
     rank = {"doi": 0, "title": 1, "id": 2, "text": 3, "zz": 4}
     return min(keys, key=lambda k: (rank[k.split(":", 1)[0]], k))
 

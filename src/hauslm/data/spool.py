@@ -38,7 +38,7 @@ def to_row(document: Document) -> dict[str, Any]:
         "source_file": document.source_file,
         "characters": len(document.text),
         "text": document.text,
-        "sections": [list(s) for s in ((s.title, s.start, s.end) for s in document.sections)],
+        "sections": [{"title": s.title, "start": s.start, "end": s.end} for s in document.sections],
         "messages": [dict(m) for m in document.messages],
         "authors": [str(a) for a in document.metadata.get("authors", []) or []][:50]
         if isinstance(document.metadata.get("authors"), (list, tuple))
@@ -57,7 +57,7 @@ def from_row(row: dict[str, Any]) -> Document:
         doi=row["doi"],
         source_file=row.get("source_file", ""),
         format=row["format"],
-        sections=tuple(Section(*s) for s in row.get("sections", [])),
+        sections=tuple(Section(**s) for s in row.get("sections", [])),
         sha256=row["sha256"],
         messages=tuple(row.get("messages", [])),
     )
@@ -91,7 +91,13 @@ class SpoolWriter:
     def _close_shard(self) -> None:
         if self._count > self._first:
             self.shards.append(
-                Shard(len(self.shards), self._start, self._position, self._first, self._count - self._first)
+                Shard(
+                    len(self.shards),
+                    self._start,
+                    self._position,
+                    self._first,
+                    self._count - self._first,
+                )
             )
         self._start, self._first = self._position, self._count
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -63,6 +64,7 @@ class ExampleStore:
             or len(self._tokens) != len(self._trained)
         ):
             raise self._damaged("lengths differ")
+        self._meta: NDArray[np.uint8] | None = None
         self._meta_starts: NDArray[np.int64] | None = None
 
     def _damaged(self, reason: str) -> DataError:
@@ -108,24 +110,36 @@ class ExampleStore:
         """How many tokens are labels that count."""
         return int(np.count_nonzero(self._trained)) if len(self._trained) else 0
 
+    def label_counts(self) -> NDArray[np.int64]:
+        """Labels that count, per example; the first token of an example is nobody's label."""
+        if not len(self):
+            return np.empty(0, dtype=np.int64)
+        running = np.concatenate(([0], np.cumsum(self._trained, dtype=np.int64)))
+        starts = self._offsets[:-1]
+        counts = running[self._offsets[1:]] - running[starts]
+        filled = np.diff(self._offsets) > 0
+        counts[filled] -= self._trained[starts[filled]]
+        return np.asarray(counts, dtype=np.int64)
+
     def meta(self, index: int) -> dict[str, Any]:
-        starts = self._starts()
-        with self._meta_path.open("rb") as stream:
-            stream.seek(int(starts[index]))
-            row: dict[str, Any] = json.loads(stream.readline())
+        """Id, document, kind and language of an example."""
+        if self._meta_starts is None:
+            self._find_meta()
+        assert self._meta_starts is not None and self._meta is not None  # noqa: S101 - just found
+        row: dict[str, Any] = json.loads(
+            self._meta[int(self._meta_starts[index]) : int(self._meta_starts[index + 1])].tobytes()
+        )
         return row
 
-    def _starts(self) -> NDArray[np.int64]:
-        if self._meta_starts is None:
-            starts, position = array("q", [0]), 0
-            with self._meta_path.open("rb") as stream:
-                for line in stream:
-                    position += len(line)
-                    starts.append(position)
-            if len(starts) - 1 != len(self):
-                raise self._damaged("rows of meta.jsonl")
-            self._meta_starts = np.array(starts, dtype=np.int64)
-        return self._meta_starts
+    def _find_meta(self) -> None:
+        meta = _mapped(self._meta_path, np.dtype("u1"))
+        ends, block = [], 1 << 24
+        for start in range(0, len(meta), block):
+            ends.append(np.flatnonzero(meta[start : start + block] == 0x0A) + start + 1)
+        starts = np.concatenate([np.zeros(1, dtype=np.int64), *ends]).astype(np.int64)
+        if len(starts) - 1 != len(self):
+            raise self._damaged("rows of meta.jsonl")
+        self._meta, self._meta_starts = meta, starts
 
 
 def with_suffix(prefix: Path, suffix: str) -> Path:
@@ -169,6 +183,18 @@ class StoreWriter:
         self._offsets.append(self._offsets[-1] + len(example.tokens))
         self.trained += int(np.count_nonzero(example.trained))
 
+    def append_store(self, part: Path) -> None:
+        """Append all examples of a finished store, file by file."""
+        offsets = np.fromfile(with_suffix(part, ".offsets.bin"), dtype="<i8")
+        try:
+            for suffix, stream in self._files.items():
+                with with_suffix(part, suffix).open("rb") as source:
+                    shutil.copyfileobj(source, stream, 1 << 20)
+        except OSError as error:
+            raise disk_error(error, self.prefix) from error
+        shifted = offsets[1:] + self._offsets[-1]
+        self._offsets.frombytes(shifted.astype(np.int64).tobytes())
+
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
@@ -210,6 +236,14 @@ class StoreWriter:
             self.seal()
         else:
             self.discard()
+
+
+def concatenate(prefix: Path, parts: Iterable[Path]) -> int:
+    """One sealed store out of several, in order; returns how many examples. Memory stays constant."""
+    with StoreWriter(prefix) as writer:
+        for part in parts:
+            writer.append_store(part)
+        return len(writer)
 
 
 def write_store(prefix: Path, examples: Iterable[Example]) -> int:

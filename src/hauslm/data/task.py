@@ -21,7 +21,14 @@ from typing import Any
 
 from hauslm.base.errors import DataError, did_you_mean
 from hauslm.base.words import Sentence, say
-from hauslm.data.document import UNKNOWN_LANGUAGE, Limits, UnreadableError, clean, normal_doi, one_line
+from hauslm.data.document import (
+    UNKNOWN_LANGUAGE,
+    Limits,
+    UnreadableError,
+    clean,
+    normal_doi,
+    one_line,
+)
 from hauslm.data.language import detect, normal_code
 from hauslm.data.readers import jsonl, table
 from hauslm.records import Rejected, Said
@@ -118,7 +125,9 @@ class TaskItem:
         return cls(**{k: row[k] for k in cls.__dataclass_fields__ if k in row})
 
     def without_neighbours(self) -> TaskItem:
-        return replace(self, extra={k: v for k, v in self.extra.items() if k not in ("before", "after")})
+        return replace(
+            self, extra={k: v for k, v in self.extra.items() if k not in ("before", "after")}
+        )
 
     def with_text(self, text: str) -> TaskItem:
         return replace(self, text=text)
@@ -223,7 +232,8 @@ def _existing(root: Path, name: str) -> Path:
             "H340",
             say("The task file does not exist."),
             where=str(path),
-            next_step=did_you_mean(path.name, siblings) or say("Check evaluation: task in the project file."),
+            next_step=did_you_mean(path.name, siblings)
+            or say("Check evaluation: task in the project file."),
         )
     return path
 
@@ -248,10 +258,14 @@ class _Loader:
         try:
             for number, row in reader.rows(path, self.limits):
                 problem = (
-                    row if isinstance(row, Sentence) else self._row(row, f"{path.stem}:{number}", split)
+                    row
+                    if isinstance(row, Sentence)
+                    else self._row(row, f"{path.stem}:{number}", split)
                 )
                 if problem is not None:
-                    self.rejected.append(Rejected(file=f"{shown}:{number}", reason=Said.of(problem)))
+                    self.rejected.append(
+                        Rejected(file=f"{shown}:{number}", reason=Said.of(problem))
+                    )
         except UnreadableError as error:
             self.rejected.append(Rejected(file=shown, reason=Said.of(error.reason)))
 
@@ -276,12 +290,16 @@ class _Loader:
     def _field(self, row: Mapping[str, Any], name: str, others: Sequence[str]) -> Any:
         if name in row:
             return row[name]
-        default = TaskSection.model_fields["text_field" if name == self.section.text_field else "label_field"].default
+        default = TaskSection.model_fields[
+            "text_field" if name == self.section.text_field else "label_field"
+        ].default
         if name != default:
             return None  # the user named a field: nothing else is taken for it
         for other in others:
             if other in row:
-                self._assume("field", say("The task is read from the field '{field}'.", field=other), other)
+                self._assume(
+                    "field", say("The task is read from the field '{field}'.", field=other), other
+                )
                 return row[other]
         return None
 
@@ -295,7 +313,11 @@ class _Loader:
         for key in (name, "doi", "pmid", "document_id", "abstract_id", "doc_id"):
             if row.get(key) not in (None, ""):
                 if key != name:
-                    self._assume("document", say("Items are grouped into documents by the field '{field}'.", field=key), key)
+                    self._assume(
+                        "document",
+                        say("Items are grouped into documents by the field '{field}'.", field=key),
+                        key,
+                    )
                 return str(row[key])
         if not sentences:
             self._assume(
@@ -325,7 +347,13 @@ class _Loader:
         self.items.append(item)
 
     def _sentences(
-        self, row: Mapping[str, Any], document: str, texts: list[Any], labels: Any, split: str, number: str
+        self,
+        row: Mapping[str, Any],
+        document: str,
+        texts: list[Any],
+        labels: Any,
+        split: str,
+        number: str,
     ) -> Sentence | None:
         if not isinstance(labels, list) or len(labels) != len(texts):
             return say(
@@ -333,7 +361,9 @@ class _Loader:
                 texts=len(texts),
                 labels=len(labels) if isinstance(labels, list) else 1,
             )
-        if not all(isinstance(t, str) for t in texts) or not all(isinstance(v, (str, int)) for v in labels):
+        if not all(isinstance(t, str) for t in texts) or not all(
+            isinstance(v, (str, int)) for v in labels
+        ):
             return say("Sentences and labels must be texts.")
         self._sequence = True
         self._rows_of.setdefault(document, []).append(number)
@@ -368,7 +398,9 @@ class _Loader:
         if self.section.kind == EXTRACTION:
             answer = self._extraction(text, label, extra)
         elif isinstance(label, (list, dict)):
-            answer = say("The item has a list of labels; set evaluation: task: kind to extraction for that.")
+            answer = say(
+                "The item has a list of labels; set evaluation: task: kind to extraction for that."
+            )
         else:
             answer = str(label).strip()
         if isinstance(answer, Sentence):
@@ -410,11 +442,16 @@ class _Loader:
                 if not 0 <= start < end <= len(text):
                     return say("An entity lies outside its text.")
                 if mention is not None and text[start:end] != mention:
-                    return say("The offsets of the entity '{text}' do not fit the text.", text=str(mention)[:60])
+                    return say(
+                        "The offsets of the entity '{text}' do not fit the text.",
+                        text=str(mention)[:60],
+                    )
                 mention = text[start:end]
             if not mention:
                 return say("An entity has neither offsets nor text.")
-            mentions.append({"text": clean(str(mention)), "type": str(entry["type"]), "start": start})
+            mentions.append(
+                {"text": clean(str(mention)), "type": str(entry["type"]), "start": start}
+            )
         mentions.sort(key=lambda m: m["start"] if isinstance(m["start"], int) else 0)
         extra["entities"] = label
         unique = dict.fromkeys((m["text"], m["type"]) for m in mentions)
@@ -457,7 +494,11 @@ class _Loader:
         if self.section.kind == CLASSIFICATION and len(labels) > MOST_LABELS:
             raise DataError(
                 "H343",
-                say("The task has {count:,} different labels; a classification may have {limit:,}.", count=len(labels), limit=MOST_LABELS),
+                say(
+                    "The task has {count:,} different labels; a classification may have {limit:,}.",
+                    count=len(labels),
+                    limit=MOST_LABELS,
+                ),
                 where=str(self.section.file or self.section.train_file or ""),
                 next_step=say("Check evaluation: task: label_field, or use kind: extraction."),
             )

@@ -62,7 +62,7 @@ class _Generation(Extension):
 class Tokenizer:
     """Tokenizer and template of the base model in `folder`.
 
-    Raises `MissingError` H520 if the folder has no tokenizer, `DataError` H320 if it is damaged.
+    Raises `MissingError` H521 if the folder has no tokenizer, `DataError` H320 if it is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,7 +70,7 @@ class Tokenizer:
         self.file = folder / "tokenizer.json"
         if not self.file.is_file():
             raise MissingError(
-                "H520",
+                "H521",
                 say("The base model folder has no tokenizer.json."),
                 where=str(folder),
                 next_step=say("hauslm check lists what a base model folder must contain."),
@@ -189,7 +189,9 @@ class Tokenizer:
         if sizes is not None:
             out = []
             for text, encoding in zip(
-                texts, self._raw.encode_batch_fast(list(texts), add_special_tokens=False), strict=True
+                texts,
+                self._raw.encode_batch_fast(list(texts), add_special_tokens=False),
+                strict=True,
             ):
                 ids = np.array(encoding.ids, dtype=np.uint32)
                 ends = np.cumsum(sizes[ids], dtype=np.int64)
@@ -252,7 +254,9 @@ class Tokenizer:
     @cached_property
     def _template(self) -> Any:
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", _Generation],
         )
         environment.filters["tojson"] = lambda value, indent=None: json.dumps(
             value, ensure_ascii=False, indent=indent
@@ -280,10 +284,13 @@ class Tokenizer:
         """
         try:
             return self._render(messages, add_generation_prompt)
-        except TemplateError as error:
+        except TemplateError:
             if messages and messages[0]["role"] == "system" and len(messages) > 1:
                 first = messages[1]
-                merged = {"role": first["role"], "content": f"{messages[0]['content']}\n\n{first['content']}"}
+                merged = {
+                    "role": first["role"],
+                    "content": f"{messages[0]['content']}\n\n{first['content']}",
+                }
                 try:
                     return self._render([merged, *messages[2:]], add_generation_prompt)
                 except TemplateError as again:
@@ -306,7 +313,9 @@ class Tokenizer:
     def neutral(self, text: str) -> str:
         """The text with every control-token spelling broken by a blank after its first character."""
         pattern = self._control_pattern
-        return pattern.sub(lambda m: m.group(0)[0] + " " + m.group(0)[1:], text) if pattern else text
+        return (
+            pattern.sub(lambda m: m.group(0)[0] + " " + m.group(0)[1:], text) if pattern else text
+        )
 
     @cached_property
     def _control_pattern(self) -> re.Pattern[str] | None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
-from hauslm.base.words import Sentence, say
+from hauslm.base.quantity import Quantity
+from hauslm.base.words import Sentence, language, say
 from hauslm.catalog.schema import Model, OptionKind
 from hauslm.decide.cost import Bill
 from hauslm.records import Fact, Gate, Said
@@ -46,6 +48,11 @@ class Candidate:
     details: Callable[[], tuple[Fact, ...]] | None = None  # the figures behind it, on demand
     notes: tuple[Sentence, ...] = ()
 
+    @cached_property
+    def alike(self) -> tuple[tuple[str, str], ...]:
+        """The traits as a key: candidates with the same ones stand alike before the rules."""
+        return tuple(sorted(self.traits.items()))
+
     @property
     def facts(self) -> tuple[Fact, ...]:
         return self.details() if self.details else ()
@@ -59,9 +66,16 @@ class Candidate:
         return self.adaptation != "none"
 
 
-def fact(label: Sentence, quantity: object) -> Fact:
+def fact(label: Sentence, quantity: Quantity) -> Fact:
     """A labelled figure for a record."""
-    return Fact(label=Said.of(label), quantity=quantity)  # type: ignore[arg-type]
+    said = Said.of(label) if label.values else _said(label.template, language())
+    return Fact(label=said, quantity=quantity)
+
+
+@lru_cache(maxsize=512)
+def _said(template: str, _language: str) -> Said:
+    """A label without values is the same thing every time."""
+    return Said.of(Sentence(template))
 
 
 @dataclass

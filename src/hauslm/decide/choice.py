@@ -161,9 +161,14 @@ def _representative(
 Quality = Callable[[Sequence[int]], int]  # rows that tie -> the row to take
 
 
-def choose(contenders: Contenders, settings: Settings, better: Quality) -> int | None:
-    """Row of the winning option at one point of the settings; None if everything is blocked."""
-    found = costs(contenders.bills, settings)
+def choose(
+    contenders: Contenders, settings: Settings, better: Quality, known: Costs | None = None
+) -> int | None:
+    """Row of the winning option at one point of the settings; None if everything is blocked.
+
+    `known` are the costs at these settings, if somebody has them already.
+    """
+    found = known or costs(contenders.bills, settings)
     result = race(contenders, found, settings)
     if result.winner[0] < 0:
         return None

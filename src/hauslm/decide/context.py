@@ -15,7 +15,6 @@ from hauslm.base.quantity import Quantity, derived
 from hauslm.base.words import Sentence, say
 from hauslm.decide import choice
 from hauslm.decide.candidate import Candidate, fact
-from hauslm.decide.choice import BLOCKED
 from hauslm.decide.gates import obstacles
 from hauslm.decide.judge import Judged
 from hauslm.records import Evaluation, Fact, Gate
@@ -52,7 +51,7 @@ class Context:
         rows = [
             r
             for r, c in enumerate(self.judged.candidates)
-            if wanted(c) and not self.floors_missed(r)
+            if wanted(c) and not self.judged.misses_a_floor(r)
         ]
         return self.best_of(rows)
 
@@ -81,22 +80,15 @@ class Context:
         rows = [
             r
             for r, c in enumerate(self.judged.candidates)
-            if (c.kind not in APIS if apis else c.kind != kind) and not self.floors_missed(r)
+            if (c.kind not in APIS if apis else c.kind != kind) and not self.judged.misses_a_floor(r)
         ]
         return min(rows, key=self.judged.cost, default=None)
 
     @cached_property
     def cheapest(self) -> int | None:
         """Row of the cheapest option that only a rule can keep out."""
-        rows = [r for r in range(len(self.judged.candidates)) if not self.floors_missed(r)]
+        rows = [r for r in range(len(self.judged.candidates)) if not self.judged.misses_a_floor(r)]
         return min(rows, key=self.judged.cost, default=None)
-
-    def floors_missed(self, row: int) -> tuple[Gate, ...]:
-        """Blocking gates of a row that are not rules of law or contract."""
-        if self.judged.standing[row] != BLOCKED:
-            return ()
-        gates = self.judged.gates(self.judged.candidates[row])
-        return tuple(g for g in gates if g.effect == "BLOCK" and not g.source)
 
     def obstacles(self, row: int) -> tuple[Gate, ...]:
         """The rules and floors that keep a row from being admissible."""

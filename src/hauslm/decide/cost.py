@@ -232,7 +232,12 @@ def costs(bills: Bills, settings: Settings) -> Costs:
     lines |= _electricity(c, s, machine)
     lines |= _people(bills, c, s)
     lines["rent"] = _rent(c, s, machine)
-    ordered = {k: np.broadcast_to(lines[k], machine["load_hours"].shape) for k in LINES}
+    shape = (len(bills), max(v.shape[1] for v in s.values()))
+
+    def full(values: Array) -> Array:
+        return np.broadcast_to(values, shape)
+
+    ordered = {k: full(lines[k]) for k in LINES}
     horizon = np.sum(np.stack(tuple(ordered.values())), axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         per_document = np.where(documents > 0, horizon / documents, np.nan)
@@ -242,13 +247,13 @@ def costs(bills: Bills, settings: Settings) -> Costs:
         horizon,
         horizon / months,
         per_document,
-        tokens["input"] + tokens["prefix"],
-        tokens["output"],
-        machine["seconds"],
-        machine["hours_per_month"],
-        machine["backlog_hours"],
-        machine["training_hours"],
-        machine["load_hours"],
+        full(tokens["input"] + tokens["prefix"]),
+        full(tokens["output"]),
+        full(machine["seconds"]),
+        full(machine["hours_per_month"]),
+        full(machine["backlog_hours"]),
+        full(machine["training_hours"]),
+        full(machine["load_hours"]),
     )
 
 

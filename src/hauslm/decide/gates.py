@@ -17,9 +17,11 @@ They use the same form under the area "floor", so that every cut has an id and a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from hauslm.base.words import Sentence, say
+from hauslm.base.words import Sentence, language, say
+from hauslm.catalog import load
 from hauslm.catalog.schema import Rule
 from hauslm.decide.choice import ADMISSIBLE, BLOCKED, CONDITIONAL
 from hauslm.records import Gate, Said
@@ -62,6 +64,12 @@ def rule_gates(
 
 def gate_of(rule: Rule, on: str) -> Gate:
     """A rule as it stands before an option, said in all its languages."""
+    return _gate_of(rule.id, on, language())
+
+
+@lru_cache(maxsize=256)
+def _gate_of(identity: str, on: str, _language: str) -> Gate:
+    rule = load.rule(identity)
     return Gate(
         rule=rule.id,
         effect=rule.effect,
@@ -100,6 +108,19 @@ def standing(gates: Iterable[Gate]) -> int:
     return worst
 
 
+def standing_by_rules(rules: Sequence[Rule], kind: str, scenario: Any, traits: Traits) -> int:
+    """The standing that the rules alone give, without making gates of them."""
+    worst = ADMISSIBLE
+    for rule in rules:
+        if rule.effect == "REQUIRE" and (rule.severity != "high" or worst == CONDITIONAL):
+            continue
+        if applies(rule, kind, scenario, traits):
+            if rule.effect == "BLOCK":
+                return BLOCKED
+            worst = CONDITIONAL
+    return worst
+
+
 def obstacles(gates: Iterable[Gate]) -> tuple[Gate, ...]:
     """The gates that keep an option from being admissible."""
     return tuple(
@@ -108,9 +129,14 @@ def obstacles(gates: Iterable[Gate]) -> tuple[Gate, ...]:
 
 
 def unknown_answers(rules: Sequence[Rule], scenario: Any) -> tuple[str, ...]:
-    """Paths of scenario answers that are 'unknown' and that some rule asks for."""
-    paths = {p for r in rules for p in r.when if p.startswith("scenario.")}
-    return tuple(sorted(p for p in paths if answer(scenario, {}, p) == "unknown"))
+    """Paths of scenario answers that are 'unknown' where that makes a rule apply: all its other
+    questions about the team are answered so that it would."""
+    found: set[str] = set()
+    for rule in rules:
+        given = {p: answer(scenario, {}, p) for p in rule.when if p.startswith("scenario.")}
+        if all(given[p] in rule.when[p] for p in given) and rule.effect in ("BLOCK", "REQUIRE"):
+            found |= {p for p, value in given.items() if value == "unknown"}
+    return tuple(sorted(found))
 
 
 def legal_notice() -> Sentence:

@@ -101,8 +101,8 @@ def machine_candidates(scenario: ScenarioAnswers, shop: Workshop, collected: Col
             continue
         for model in _open_models():
             if place.setting != "own" and model.id in short:
-                collected.leave_out(f"{place.name}/{model.id}/*", short[model.id])
-                collected.considered += combinations - 1
+                collected.left_out.setdefault(f"*/{model.id}/*", short[model.id])
+                collected.considered += combinations
                 continue
             for name in QUANTISATIONS:
                 for tuned in (False, True):

@@ -152,8 +152,7 @@ def parameters(scenario: ScenarioAnswers) -> dict[str, Parameter]:
         _stated(scenario.adaptation, "epochs", "1"))  # fmt: skip
     for name, (title, unit, value, low, high, why) in HABITS.items():
         put(name, title, assumed(value, unit, low, high, why))
-    if not scenario.adaptation.needed:
-        put("glossary_tokens", HABITS["glossary_tokens"][0], given(0, "tokens"))
+    found["glossary_tokens"] = glossary(scenario)
     put("reference_characters_per_token", N_("Characters per token of the reference tokenizer"),
         reference_characters_per_token(scenario.workload.languages))  # fmt: skip
     put("price_eur_per_kwh", N_("Electricity price"), electricity(scenario))
@@ -161,6 +160,14 @@ def parameters(scenario: ScenarioAnswers) -> dict[str, Parameter]:
     put("eur_per_usd", N_("Exchange rate"), exchange_rate(scenario))
     _machine_habits(scenario, put)
     return found
+
+
+def glossary(scenario: ScenarioAnswers) -> Parameter:
+    """Tokens of terms and examples in the prompt: none where no adaptation is wanted."""
+    title, unit, value, low, high, why = HABITS["glossary_tokens"]
+    if not scenario.adaptation.needed:
+        return Parameter("glossary_tokens", title, given(0, "tokens"))
+    return Parameter("glossary_tokens", title, assumed(value, unit, low, high, why))
 
 
 def _machine_habits(

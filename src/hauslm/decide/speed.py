@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from hauslm.base.errors import HauslmError
-from hauslm.base.quantity import Quantity
+from hauslm.base.quantity import Quantity, derived
 from hauslm.catalog import load
 from hauslm.estimate.setup import Quantisation, TrainingSetup
+from hauslm.estimate.efficiency import LORA_SERVING
 from hauslm.estimate.serving import analysis_throughput
 from hauslm.estimate.speed import training_tokens_per_second
 
@@ -30,33 +31,55 @@ class Pace:
     documents_per_hour: Quantity
 
 
-@cache
 def pace(
     model_id: str, quantisation: str, gpu_id: str, tokens_in: int, tokens_out: int, tuned: bool
 ) -> Pace | None:
-    """Speed of the analysis on one GPU; None where the planner cannot say (it does not fit)."""
+    """Speed of the analysis on one GPU; None where the planner cannot say (it does not fit).
+
+    An adapter is merged into a 16-bit base and costs nothing then; beside a quantised base it slows
+    every step down by the share that servers have been measured with.
+    """
+    base = _base_pace(model_id, quantisation, gpu_id, tokens_in, tokens_out)
+    if base is None or not tuned or quantisation == "bf16":
+        return base
+    share = LORA_SERVING
+    speed = base.documents_per_hour
+    slower = derived(
+        speed.value * share.value,
+        "documents/h",
+        f"{speed.source}, adapter beside the base",
+        speed.lowest * share.lowest,
+        speed.highest * share.highest,
+    )
+    return Pace(
+        base.seconds_per_input_token / share.value,
+        base.seconds_per_output_token / share.value,
+        slower,
+    )
+
+
+@cache
+def _base_pace(
+    model_id: str, quantisation: str, gpu_id: str, tokens_in: int, tokens_out: int
+) -> Pace | None:
     architecture = load.model(model_id).architecture
     if architecture is None:
         return None
-    form = QUANTISATIONS[quantisation]
     try:
         found = analysis_throughput(
             architecture,
             load.gpu(gpu_id),
             tokens_in=tokens_in,
             tokens_out=tokens_out,
-            quantisation=form,
-            adapter="none" if not tuned else "merged" if form == "none" else "separate",
+            quantisation=QUANTISATIONS[quantisation],
             engine="transformers",
             concurrency=CONCURRENCY,
         )
     except HauslmError:
         return None
-    # documents_per_hour carries the adapter's slow-down, the two times do not.
-    slow = 3600 / found.documents_per_hour.value / (found.prefill_s + found.decode_s)
     return Pace(
-        slow * found.prefill_s / max(1, tokens_in),
-        slow * found.decode_s / max(1, tokens_out),
+        found.prefill_s / max(1, tokens_in),
+        found.decode_s / max(1, tokens_out),
         found.documents_per_hour,
     )
 

@@ -84,10 +84,15 @@ LORA_SERVING = derived(0.85, "1", "vLLM pull requests 11267, 11613, 15655; issue
 KERNEL_LAUNCH_S = assumed(7e-6, "s", 5e-6, 1e-5, "measured launches of eager PyTorch, 6-10 us")
 KERNELS_PER_LAYER = {"lean": 170.0, "autocast": 260.0, "mixed": 260.0}
 
+# LLM.int8 sorts out outlier columns in every product and multiplies them in 16 bit (Dettmers et al.,
+# arXiv 2208.07339, table 5: 15-23 per cent slower at 7-13 billion parameters); nf4 does not.
+INT8_SLOWDOWN = 1.25
+
 # A CPU core in dense products (AVX-512): fp32 88, bf16 with AVX512-BF16 or AMX 220 GFLOP/s, of
 # which training reaches about 60 and 35 per cent; about 10 GB/s of memory traffic per core.
 # Measured here on two AMD Zen 4 cores, torch 2.13+cpu.
 CPU_GFLOPS_PER_CORE = {"fp32": 88.0, "bf16": 220.0}
 CPU_EFFICIENCY = {"fp32": 0.62, "bf16": 0.35}
 CPU_BANDWIDTH_GB_S_PER_CORE = 10.0
+CPU_CALL_S = 1e-5  # one small operator, dispatch and wake-up of the threads
 CPU_SPREAD = (0.6, 1.5)

@@ -24,6 +24,9 @@ Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw_8bit"]
 Sharding = Literal["none", "ddp", "fsdp"]
 Device = Literal["cuda", "cpu"]
 
+# torch's names of the formats.
+DTYPES: dict[Dtype, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
 
 @dataclass(frozen=True)
 class TrainingSetup:
@@ -69,9 +72,10 @@ class TrainingSetup:
     def all_checkpointed(self) -> TrainingSetup:
         return replace(self, checkpointed_layers=self.architecture.n_layers)
 
-    def check(self) -> None:
+    def check(self, any_family: bool = False) -> None:
         """Raise UsageError H132 for a combination that cannot exist, H130 for an unknown layout."""
-        shape.require_understood(self.architecture)
+        if not any_family:
+            shape.require_understood(self.architecture)
         refusal = _refusal(self)
         if refusal is not None:
             what, step = refusal

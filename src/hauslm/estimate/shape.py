@@ -19,8 +19,25 @@ Targets = Literal["attention", "all-linear", "mlp"] | tuple[str, ...]
 # Block layouts whose linear layers, norms and biases are counted below. A configuration of another
 # layout is not guessed at: the formula says so and the trace builds the real model instead.
 UNDERSTOOD_FAMILIES = frozenset(
-    "llama mistral ministral3 mixtral qwen2 qwen3 qwen3_moe gemma gemma2 gemma3 gemma3_text phi3 "
-    "olmo2 olmo3 gpt_oss granite smollm3".split()
+    [
+        "llama",
+        "mistral",
+        "ministral3",
+        "mixtral",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "gemma3_text",
+        "phi3",
+        "olmo2",
+        "olmo3",
+        "gpt_oss",
+        "granite",
+        "smollm3",
+    ]
 )
 FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3_text"))
 HEAD_NORMS = frozenset(("qwen3", "qwen3_moe", "gemma3", "gemma3_text"))
@@ -175,7 +192,7 @@ def adapted(architecture: Architecture, targets: Targets) -> tuple[Linear, ...]:
     if targets == "mlp":
         return tuple(x for x in here if x.name in MLP)
     names = {x.name for x in here}
-    wanted = _translated(targets, names)
+    wanted = translated(targets, names)
     for name in wanted:
         if name not in names:
             raise UsageError(
@@ -186,7 +203,7 @@ def adapted(architecture: Architecture, targets: Targets) -> tuple[Linear, ...]:
     return tuple(x for x in here if x.name in wanted)
 
 
-def _translated(targets: Sequence[str], names: set[str]) -> set[str]:
+def translated(targets: Sequence[str], names: set[str]) -> set[str]:
     """q/k/v and gate/up are one matrix in some layouts: the separate names mean the joint one."""
     joint = {
         "q_proj": "qkv_proj",

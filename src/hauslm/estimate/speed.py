@@ -41,7 +41,8 @@ def _step_seconds(s: TrainingSetup, gpu: Gpu, gemm: float, rate: float) -> float
     """Seconds of one micro-step on one card."""
     bandwidth = gpu.memory_bandwidth_gb_s.value * 1e9 * efficiency.of(gpu).bandwidth.value
     tokens = s.tokens
-    seconds = tokens * training_work(s).total / (rate * 1e12 * gemm)
+    slower = efficiency.INT8_SLOWDOWN if s.quantisation == "int8" else 1.0
+    seconds = slower * tokens * training_work(s).total / (rate * 1e12 * gemm)
     seconds += tokens * training_traffic(s) / bandwidth
     passes = 2 + s.checkpointed_layers / s.architecture.n_layers
     if s.quantisation != "none":
@@ -85,6 +86,8 @@ def cpu_training_tokens_per_second(
     traffic = training_traffic(s) * (2.0 if kind == "fp32" and s.base_dtype != "fp32" else 1.0)
     per_token = training_work(s).total / rate
     per_token += traffic / (efficiency.CPU_BANDWIDTH_GB_S_PER_CORE * 1e9 * cores)
+    launches = efficiency.KERNELS_PER_LAYER[s.arithmetic] * s.architecture.n_layers
+    per_token += launches * efficiency.CPU_CALL_S / s.tokens
     speed = correction / per_token
     low, high = efficiency.CPU_SPREAD
     source = f"{cores} CPU cores, {kind}, measured on AMD Zen 4 with torch 2.13"

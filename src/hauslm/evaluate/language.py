@@ -92,7 +92,7 @@ def document_units(texts: Sequence[Text], system: System, part: str) -> list[Uni
 def bits_and_bytes(
     ledger: Ledger, system: System, texts: Sequence[Text], part: str = "language"
 ) -> list[Row]:
-    """(bits, bytes) per text, in order. H651 if a byte was not scored, or not once."""
+    """(bits, bytes) per text, in order. H661 if a byte was not scored, or not once."""
     units = document_units(texts, system, part)
     title = say("Bits per byte ({system})", system=system.name)
     rows: list[Row] = []
@@ -100,7 +100,7 @@ def bits_and_bytes(
         size = len(text.text.encode("utf-8"))
         if sum(s.bytes for s in scored) != size:
             raise RefusedError(
-                "H651",
+                "H661",
                 say("The text of {document} was not scored completely.", document=text.id),
                 next_step=say("Report this: an evaluation must not leave text out."),
             )

@@ -111,6 +111,7 @@ class Decoder:
         self._next_handle += 1
         return row.handle
 
+    @torch.inference_mode()
     def cancel(self, handle: int) -> None:
         """Forget a row; its place is free at the next step. Unknown handles are ignored."""
         self._queue = deque(r for r in self._queue if r.handle != handle)

@@ -36,12 +36,15 @@ def load_folder(base: Path, dtype: str, device: str, quantisation: str) -> tuple
     wanted: Any = getattr(torch, dtype) if dtype != "auto" else "auto"
     if wanted == "auto" and device == "cpu":
         wanted = torch.float32  # half precision is emulated on most CPUs and slower
+    from safetensors import SafetensorError
+
+    failures = (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(base), **safe)
         model = AutoModelForCausalLM.from_pretrained(
             str(base), dtype=wanted, use_safetensors=True, **safe, **extra
         )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except failures as error:
         raise RefusedError(
             "H805",
             say(
@@ -150,6 +153,13 @@ def rust_tokenizers(tokenizer: Any) -> tuple[Any, Any]:
         one.no_padding()
     pair[1].encode_special_tokens = True
     return pair[0], pair[1]
+
+
+def text_prefix(rust: Any) -> list[int]:
+    """The ids that the tokenizer adds before a text of its own accord."""
+    added = rust.encode("a", add_special_tokens=True).ids
+    plain = rust.encode("a", add_special_tokens=False).ids
+    return next((added[:i] for i in range(len(added)) if added[i : i + len(plain)] == plain), [])
 
 
 def special_spellings(rust: Any) -> list[str]:

@@ -38,6 +38,7 @@ from hauslm.lm.loading import (
     rust_tokenizers,
     sliding_window,
     special_spellings,
+    text_prefix,
 )
 from hauslm.lm.schema import Grammars
 from hauslm.lm.template import ChatTemplate
@@ -67,6 +68,7 @@ class LocalModel:
         self._tokenizer = tokenizer
         self._rust, self._raw = rust_tokenizers(tokenizer)
         self._bos = tokenizer.bos_token or ""
+        self._prefix = text_prefix(self._rust)
         self._template = ChatTemplate(
             chat_template(tokenizer), named_tokens(tokenizer), special_spellings(self._rust)
         )
@@ -165,9 +167,8 @@ class LocalModel:
         """The request's prompt as token ids; H800, H803, H804, H810 if it cannot be answered."""
         self._check_request(request)
         if request.raw_prompt is not None:
-            # The begin token as the tokenizer adds it, unless the text brings it (as templates do).
-            begun = bool(self._bos) and request.raw_prompt.startswith(self._bos)
-            ids = self._rust.encode(request.raw_prompt, add_special_tokens=not begun).ids
+            ids = self._rust.encode(request.raw_prompt, add_special_tokens=False).ids
+            ids = [*self.text_prefix(request.raw_prompt), *ids]
         else:
             ids = self._rust.encode(self.render(request.messages), add_special_tokens=False).ids
         if not ids:
@@ -214,6 +215,12 @@ class LocalModel:
             if token is not None:
                 return int(token)
         return None
+
+    def text_prefix(self, text: str) -> list[int]:
+        """What the tokenizer itself puts before a text (the begin token, or nothing); nothing if the
+        text brings it, as rendered templates do."""
+        begun = bool(self._bos) and text.startswith(self._bos)
+        return [] if begun else list(self._prefix)
 
     def encode_with_ends(self, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of prompt and continuation as one text, and where each token ends (characters).

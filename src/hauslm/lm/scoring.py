@@ -29,14 +29,16 @@ BATCH_TOKENS_GPU = 16384
 def encode_pair(model: LocalModel, prompt: str, continuation: str) -> tuple[list[int], int]:
     """Token ids of both together, and how many of them are context.
 
-    The two are tokenized as one text; a token across the border belongs to the continuation. With
-    an empty prompt the context is the beginning-of-text token (or the end token, as in training on
-    concatenated documents).
+    The two are tokenized as one text, begun as in training and generation; a token across the
+    border belongs to the continuation. If nothing stands before the continuation, the context is
+    the beginning-of-text token (or the end token, as in training on concatenated documents).
     """
     if not continuation:
         raise DataError("H815", say("There is nothing to score: the continuation is empty."))
     ids, ends = model.encode_with_ends(prompt, continuation)
     context = next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
+    prefix = model.text_prefix(prompt)
+    ids, context = [*prefix, *ids], context + len(prefix)
     if context == 0:
         start = model.start_id
         if start is None:

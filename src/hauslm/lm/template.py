@@ -87,14 +87,13 @@ class ChatTemplate:
         plain = [{"role": m.role, "content": self.neutral(m.content)} for m in messages]
         try:
             return self._render(plain)
-        except TemplateError:
-            if len(plain) > 1 and plain[0]["role"] == "system":
-                content = f"{plain[0]['content']}\n\n{plain[1]['content']}"
-                merged = [{"role": plain[1]["role"], "content": content}, *plain[2:]]
-                try:
-                    return self._render(merged)
-                except TemplateError as again:
-                    error = again
+        except TemplateError as error:
+            if len(plain) < 2 or plain[0]["role"] != "system":
+                raise _refused(error) from error
+        content = f"{plain[0]['content']}\n\n{plain[1]['content']}"
+        try:
+            return self._render([{"role": plain[1]["role"], "content": content}, *plain[2:]])
+        except TemplateError as error:
             raise _refused(error) from error
 
     def _render(self, messages: list[dict[str, str]]) -> str:

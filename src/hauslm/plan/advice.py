@@ -25,7 +25,8 @@ def margin(peak: Quantity, machine: Machine) -> Sentence:
         return say("Fits: {peak:.1f} of {memory:.0f} GB, at most {high:.1f}.", **figures)
     if peak.value <= machine.usable_gib:
         return say(
-            "Fits tightly: {peak:.1f} of {memory:.0f} GB, but up to {high:.1f} are possible.", **figures
+            "Fits tightly: {peak:.1f} of {memory:.0f} GB, but up to {high:.1f} are possible.",
+            **figures,
         )
     return say("Does not fit: {peak:.1f} GB needed, {memory:.0f} GB there.", **figures)
 
@@ -81,7 +82,12 @@ def _adapt(s: TrainingSetup) -> TrainingSetup | None:
     if s.method != "full":
         return None
     return replace(
-        s, method="lora", base_dtype="bf16", adapter_dtype="fp32", arithmetic="lean", optimizer="adamw"
+        s,
+        method="lora",
+        base_dtype="bf16",
+        adapter_dtype="fp32",
+        arithmetic="lean",
+        optimizer="adamw",
     )
 
 
@@ -185,9 +191,7 @@ def _sentence(words: list[Sentence], point: Point, machine: Machine) -> Sentence
     )  # fmt: skip
 
 
-def _larger_card(
-    setup: TrainingSetup, machine: Machine, correction: Correction
-) -> list[Sentence]:
+def _larger_card(setup: TrainingSetup, machine: Machine, correction: Correction) -> list[Sentence]:
     """The smallest usual card that takes the setting as it is."""
     if machine.gpu is None:
         return []

@@ -14,6 +14,7 @@ from hauslm.base.quantity import Quantity
 from hauslm.estimate.memory import MemoryEstimate, training_memory
 from hauslm.estimate.setup import Quantisation, TrainingSetup
 from hauslm.estimate.speed import cpu_training_tokens_per_second, training_tokens_per_second
+from hauslm.plan import values
 from hauslm.plan.subject import Machine
 
 # A format that changes the base less wins if it is at most this much slower than the fastest.
@@ -119,9 +120,7 @@ class Grid:
                 )
 
 
-def points(
-    grid: Grid, machine: Machine, correction: Correction = NOTHING_MEASURED
-) -> list[Point]:
+def points(grid: Grid, machine: Machine, correction: Correction = NOTHING_MEASURED) -> list[Point]:
     """Every point of the grid, with its checkpointing solved for."""
     found = []
     for setup in grid.setups():
@@ -150,3 +149,13 @@ def best(found: Iterable[Point]) -> Point:
     quickest = max(p.tokens_per_second for p in same)
     tied = [p for p in same if p.tokens_per_second >= quickest * (1 - TIE)]
     return min(tied, key=lambda p: p.memory.peak.value)
+
+
+def best_length(candidates: Iterable[Point]) -> Point:
+    """Of the best points at several lengths (longest first) the longest that is not too slow."""
+    everything = list(candidates)
+    fitting = [p for p in everything if p.fits_with_margin] or [p for p in everything if p.fits]
+    if not fitting:
+        return min(everything, key=lambda p: p.memory.peak.value)
+    fastest = max(p.tokens_per_second for p in fitting)
+    return next(p for p in fitting if p.tokens_per_second >= fastest * (1 - values.LENGTH_PRICE))

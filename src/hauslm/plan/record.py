@@ -6,14 +6,14 @@ The last step of every plan, free-standing or over a project; nothing is decided
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from hauslm.base.quantity import Quantity, assumed, derived
 from hauslm.base.words import Sentence, say
 from hauslm.estimate import shape
 from hauslm.estimate.memory import MemoryEstimate
-from hauslm.estimate.money import energy_cost, total
+from hauslm.estimate.money import energy_cost, rental_cost
 from hauslm.estimate.speed import energy_kwh, training_hours
 from hauslm.plan.advice import fits_table, margin
 from hauslm.plan.choose import Point
@@ -42,13 +42,13 @@ class Outcome:
     speed: Quantity
     tokens: float  # what `time` is for
     settings: Mapping[str, Chosen]
+    price_per_kwh: Quantity
     evidence: Evidence = "formula"
     suggestions: tuple[Sentence, ...] = ()
     candidates: tuple[Point, ...] = ()
     notices: tuple[Sentence, ...] = ()
     host_power: Quantity | None = None
-    price_per_kwh: Quantity | None = None
-    rent: Quantity | None = field(default=None)  # EUR/h for the whole machine
+    rent: Quantity | None = None  # EUR/h for the whole machine
 
 
 def power(machine: Machine, host: Quantity | None) -> Quantity:
@@ -70,31 +70,25 @@ def record(o: Outcome) -> Plan:
     """The plan record of an outcome."""
     hours = training_hours(o.tokens, o.speed)
     energy = energy_kwh(hours, power(o.machine, o.host_power))
-    costs = [energy_cost(energy, o.price_per_kwh)] if o.price_per_kwh else []
-    notices = list((*o.subject.notices, *o.notices))
-    if not costs:
-        notices.append(say("There is no electricity price for this region; the cost lacks it."))
-    if o.rent is not None:
-        # Rent includes the provider's electricity.
-        costs = [
-            derived(hours.value * o.rent.value, "EUR", o.rent.source,
-                    hours.lowest * o.rent.lowest, hours.highest * o.rent.highest)
-        ]  # fmt: skip
+    # Rent includes the provider's electricity.
+    cost = rental_cost(hours, o.rent) if o.rent else energy_cost(energy, o.price_per_kwh)
     return Plan(
         model=o.subject.id,
         method=o.method,
         memory=o.memory.memory,
         fits=fits_table(o.memory.peak, o.machine),
         margin=Said.of(margin(o.memory.peak, o.machine)),
-        settings={k: Setting(value=c.value, reason=Said.of(c.reason)) for k, c in o.settings.items()},
+        settings={
+            k: Setting(value=c.value, reason=Said.of(c.reason)) for k, c in o.settings.items()
+        },
         throughput=Throughput(tokens_per_second=o.speed),
         time=Duration(hours=hours),
         energy=Energy(kwh=energy),
-        cost=total("EUR", *costs) if costs else assumed(0, "EUR", 0, 0, "no price known"),
+        cost=cost,
         evidence=o.evidence,
         suggestions=sentences(list(o.suggestions)),
         candidates=tuple(_candidate(p) for p in _shown(o.candidates)),
-        notices=sentences(notices),
+        notices=sentences([*o.subject.notices, *o.notices]),
     )
 
 

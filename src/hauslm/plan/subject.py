@@ -98,8 +98,10 @@ def _from_catalog(identity: str) -> Subject:
     if model.architecture is None:
         raise UsageError(
             "H134",
-            say("The catalog does not know the shape of {model}; nothing can be planned.",
-                model=identity),
+            say(
+                "The catalog does not know the shape of {model}; nothing can be planned.",
+                model=identity,
+            ),
             next_step=say("Name an open model, or a folder with its config.json."),
         )
     return Subject(identity, model.architecture)
@@ -117,7 +119,9 @@ def _from_file(name: str, place: Path, trace: bool) -> Subject:
             next_step=say("Give the folder that holds the model's config.json."),
         ) from error
     if not isinstance(config, dict):
-        raise UsageError("H135", say("The configuration of the model is no mapping."), where=str(file))
+        raise UsageError(
+            "H135", say("The configuration of the model is no mapping."), where=str(file)
+        )
     try:
         return Subject(name, architecture_of(config, str(file)), config)
     except RefusedError as error:
@@ -193,7 +197,10 @@ def of_gpu(gpu: Gpu, count: int = 1) -> Machine:
 def smaller_card(machine: Machine, memory_gib: float) -> Machine:
     """The same card with another memory size: for "which size would do?"."""
     return replace(
-        machine, id=f"{memory_gib:g} GB", memory_gib=memory_gib, usable_gib=memory_gib * USABLE_OF_CARD
+        machine,
+        id=f"{memory_gib:g} GB",
+        memory_gib=memory_gib,
+        usable_gib=memory_gib * USABLE_OF_CARD,
     )
 
 
@@ -205,7 +212,11 @@ def this_computer() -> Machine:
     cores = len(os.sched_getaffinity(0))
     return Machine(
         CPU,
-        say("this computer ({cores} cores, {memory:.0f} GiB)", cores=cores, memory=memory.total / GIB),
+        say(
+            "this computer ({cores} cores, {memory:.0f} GiB)",
+            cores=cores,
+            memory=memory.total / GIB,
+        ),
         memory.total / GIB,
         memory.available / GIB * USABLE_OF_HOST,
         cores=cores,

@@ -25,7 +25,9 @@ SEQUENCES_PER_STEP = 16  # QLoRA's value; LoRA loses above 32
 FEWEST_SEQUENCES_PER_STEP = 4
 WANTED_STEPS = 40  # fewer updates cannot follow warm-up and decay
 
-LONGEST_SEQUENCE = 8192
+SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 2048, 8192
+# Longer sequences keep more of an article together; that may cost this share of the speed.
+LENGTH_PRICE = 0.25
 CPU_SEQUENCE = 512
 CPU_TOKENS_PER_MICRO_STEP = 2048  # larger products gain nothing on a few cores (measured)
 
@@ -90,32 +92,35 @@ def sequences_per_step(sequences: float, epochs: float) -> Chosen:
     )  # fmt: skip
 
 
-def sequence_length(
+def sequence_lengths(
     architecture: Architecture, median_tokens: float | None, on_cpu: bool
-) -> Chosen:
-    """Longest training sequence: covers the median document, within model, machine and habit."""
+) -> tuple[int, ...]:
+    """Lengths worth considering, longest first: up to the median document and the model's context."""
     context = architecture.max_context
     if on_cpu:
-        value = min(CPU_SEQUENCE, context)
-        return Chosen(
-            value,
-            say("Short sequences keep a training on a processor quick; longer documents are split."),
+        return (min(CPU_SEQUENCE, context),)
+    longest = SHORTEST_SEQUENCE
+    while longest < LONGEST_SEQUENCE and longest < (median_tokens or SHORTEST_SEQUENCE):
+        longest *= 2
+    lengths = {min(longest // divisor, context) for divisor in (1, 2, 4)}
+    return tuple(sorted((n for n in lengths if n >= min(SHORTEST_SEQUENCE, context)), reverse=True))
+
+
+def length_reason(
+    chosen: int, architecture: Architecture, median_tokens: float | None, on_cpu: bool
+) -> Sentence:
+    if on_cpu:
+        return say(
+            "Short sequences keep training on a processor quick; longer documents are split."
         )
-    wanted = 2048
-    while wanted < LONGEST_SEQUENCE and median_tokens is not None and wanted < median_tokens:
-        wanted *= 2
-    value = min(wanted, context)
-    if value < wanted:
-        return Chosen(value, say("All the model can read; longer documents are split."))
+    if chosen == architecture.max_context:
+        return say("All the model can read; longer documents are split.")
     if median_tokens is None:
-        return Chosen(value, say("A usual length; your documents have not been counted yet."))
-    return Chosen(
-        value,
-        say(
-            "Half of your documents have up to {median:,.0f} tokens; longer sequences cost attention "
-            "and memory, longer documents are split.",
-            median=median_tokens,
-        ),
+        return say("A usual length; your documents have not been counted yet.")
+    return say(
+        "Half of your documents have up to {median:,} tokens; longer sequences than this cost more "
+        "than a quarter of the speed on this machine or bring nothing. Longer documents are split.",
+        median=median_tokens,
     )
 
 

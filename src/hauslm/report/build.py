@@ -11,8 +11,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-import hauslm
 from hauslm.base.files import ProjectFolder, write_json, write_sealed
+from hauslm.base.version import __version__
 from hauslm.base.words import N_, say, translate
 from hauslm.records import Record
 from hauslm.report import html, lab, markdown, pdf, terminal
@@ -124,7 +124,7 @@ def _title(
     newest = max((r.created for r in records.values()), default="")
     lead = say(
         "Written by hauslm {version} from {count} records, the newest of {date:date}.",
-        version=hauslm.__version__, count=len(records), date=newest,
+        version=__version__, count=len(records), date=newest,
     ).text(language)  # fmt: skip
     return title, lead
 

@@ -21,6 +21,7 @@ from hauslm.report.blocks import (
 )
 
 BAR_WIDTH = 56
+UNFOLDED_WIDTH = 26
 BAR_MARKS = "█▓▒░▚▞▤▥"
 
 
@@ -91,7 +92,11 @@ def _table(block: Table) -> Any:
     )
     for index, head in enumerate(block.headers):
         right = index < len(block.align) and block.align[index] == "r"
-        made.add_column(Styled(head), justify="right" if right else "left", overflow="fold")
+        # Ids and figures stay whole; long texts fold.
+        short = max((len(r[index]) for r in block.rows), default=0) <= UNFOLDED_WIDTH
+        made.add_column(
+            Styled(head), justify="right" if right else "left", overflow="fold", no_wrap=short
+        )
     for index, row in enumerate(block.rows):
         chosen = index == block.marked
         cells = [Styled(c) for c in row]

@@ -185,26 +185,33 @@ class _Leg:
             self.work / "checkpoints", self.identity, self.versions, self.settings.keep_checkpoints
         )
         if not resume:
-            if self.checkpoints.all():
-                self.notice(
-                    say("This is a new run; the earlier checkpoints are kept in checkpoints.previous.")
-                )
-            self.checkpoints.set_aside()
+            self._set_aside()
             return
         found = self.checkpoints.newest_sound()
         if found is None:
-            self.notice(say("There is no checkpoint to continue from; the run starts at the beginning."))
             return
         for name, why in found.damaged:
             self.notice(say("Checkpoint {name} is damaged and was passed over: {why}", name=name, why=why))
+        over = found.snapshot.step >= found.snapshot.state["steps"]
+        if over and not accept_change and seal.differences(found.identity, self.identity):
+            # A finished run of something else: nothing unfinished is lost by beginning anew.
+            self._set_aside()
+            return
         changed = seal.check_identity(found, self.identity, accept_change)
-        self.resumed_from = [*found.snapshot.state.get("resumed_from", []), found.path.name]
+        self.resumed_from = [*found.snapshot.state["resumed_from"], found.path.name]
         if changed:
             self._start_lineage(found, changed)
             return
         self.found = found
         self.checkpoints.parent = found.manifest_sha256
         self._compare_versions(found)
+
+    def _set_aside(self) -> None:
+        if self.checkpoints.all():
+            self.notice(
+                say("This is a new run; the earlier checkpoints are kept in checkpoints.previous.")
+            )
+        self.checkpoints.set_aside()
 
     def _start_lineage(self, found: seal.Found, changed: list[Sentence]) -> None:
         """Another run that begins with the adapter of this checkpoint."""
@@ -289,7 +296,7 @@ class _Leg:
                 raise RefusedError(
                     "H613",
                     say("This machine starts the variant {variant} from other values than the one before.", variant=self.settings.adapter["variant"]),
-                    next_step=say("Resume on the machine and versions of the first part, or start anew without --resume."),
+                    next_step=say("Resume on the machine and versions of the first part, or start anew with --fresh."),
                 )
         self.initial_sha256 = state["initial_sha256"]
         models.load_trainable(self.model, dict(snapshot.tensors["trainable"]))
@@ -510,6 +517,7 @@ class _Leg:
         state = {
             "optimizer": plain,
             "scheduler": _jsonable(self.scheduler.state_dict()),
+            "steps": self.schedule.steps,
             "cursor": {"step": step, "epochs": self.schedule.epochs_done(step)},
             "rng": {"streams": "sha256(seed, step, row)", "seed": self.settings.seed},
             "initial_sha256": self.initial_sha256,

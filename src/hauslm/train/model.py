@@ -213,7 +213,7 @@ def load_trainable(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
         raise RefusedError(
             "H608",
             say("The checkpoint belongs to an adapter of another shape."),
-            next_step=say("Start a new run without --resume."),
+            next_step=say("Start a new run with --fresh."),
         )
     with torch.no_grad():
         for name, parameter in own.items():

@@ -197,7 +197,7 @@ class Checkpoints:
                 "H611",
                 say("No checkpoint is sound; {name}: {why}", name=name, why=why),
                 where=str(self.folder),
-                next_step=say("Start again without --resume; the folder is kept beside the new one."),
+                next_step=say("Start again with --fresh; the folder is kept beside the new one."),
             )
         return None
 
@@ -335,7 +335,7 @@ def check_identity(found: Found, now: Identity, accept_change: bool) -> list[Sen
             ),
             where=str(found.path),
             next_step=say(
-                "Put it back as it was, start anew without --resume, or start from its adapter with --accept-change."
+                "Put it back as it was, start anew with --fresh, or start from its adapter with --accept-change."
             ),
         )
     return changed

@@ -71,4 +71,6 @@ def decode(raw: bytes) -> tuple[str, Sentence | None]:
         raise UnreadableError(
             say("The file is not UTF-8 text (byte {position:,}).", position=position)
         )
-    return text, say("Read as Windows-1252 because it is not UTF-8 (byte {position:,}).", position=position)
+    return text, say(
+        "Read as Windows-1252 because it is not UTF-8 (byte {position:,}).", position=position
+    )

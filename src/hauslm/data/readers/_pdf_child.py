@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 Line = list[Any]
+HYPHEN = "\ufffe"  # as pdfium itself spells a hyphen that ended a line
 
 
 def main(argv: list[str]) -> int:
@@ -40,7 +41,10 @@ def extract(path: str, most_pages: int) -> dict[str, Any]:
     try:
         document = pdfium.PdfDocument(path)
     except pdfium.PdfiumError as error:
-        return {"error": "password" if "password" in str(error).lower() else "damaged", "detail": str(error)}
+        return {
+            "error": "password" if "password" in str(error).lower() else "damaged",
+            "detail": str(error),
+        }
     if len(document) > most_pages:
         return {"error": "pages", "detail": len(document)}
     pages, broken = [], 0
@@ -55,10 +59,14 @@ def extract(path: str, most_pages: int) -> dict[str, Any]:
 
 
 def page_lines(page: Any) -> dict[str, Any]:
-    """The lines of one page with their boxes. pdfium separates lines by CR LF in stream order."""
+    """The lines of one page with their boxes. pdfium separates lines by CR LF in stream order.
+
+    `size` is the height of the font's box, which is the same for every letter of a font.
+    """
+    import pypdfium2.raw as raw
+
     width, height = page.get_size()
     text_page = page.get_textpage()
-    count = text_page.count_chars()
     lines: list[Line] = []
     characters: list[str] = []
     boxes: list[tuple[float, float, float, float]] = []
@@ -75,19 +83,24 @@ def page_lines(page: Any) -> dict[str, Any]:
         characters.clear()
         boxes.clear()
 
-    whole = text_page.get_text_range(0, count) if count > 0 else ""
-    if len(whole) == count:
-        for index, character in enumerate(whole):
-            if character in "\r\n":
-                flush()
-                continue
-            characters.append(character)
-            boxes.append(text_page.get_charbox(index))
-        flush()
-    else:  # characters outside the basic plane shift the indices: keep the lines, drop the boxes
-        for text in whole.splitlines():
-            if text.strip():
-                lines.append([text, 0.0, -1.0, 0.0, -1.0, 0.0])
+    pending = 0  # the first half of a surrogate pair
+    for index in range(text_page.count_chars()):
+        code = raw.FPDFText_GetUnicode(text_page, index)
+        if 0xD800 <= code < 0xDC00:
+            pending = code
+            continue
+        if 0xDC00 <= code < 0xE000:
+            code = 0x10000 + ((pending - 0xD800) << 10) + (code - 0xDC00) if pending else 0xFFFD
+        pending = 0
+        if code in (0x0A, 0x0D):
+            flush()
+        elif code == 0x02:  # pdfium's own mark for a hyphen at the end of a line
+            characters.append(HYPHEN)
+            boxes.append(text_page.get_charbox(index, loose=True))
+        elif 0 < code <= 0x10FFFF:
+            characters.append(chr(code))
+            boxes.append(text_page.get_charbox(index, loose=True))
+    flush()
     return {"width": round(width, 1), "height": round(height, 1), "lines": lines}
 
 

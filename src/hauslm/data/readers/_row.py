@@ -15,7 +15,9 @@ _ID_FIELDS = ("id", "ID", "pmcid", "PMCID", "abstract_id", "key")
 _TEXT_LIKE = ("text", "content", "body", "abstract")
 
 
-def document(row: Mapping[str, Any], *, format_: str, number: int, text_field: str) -> Document | Sentence:
+def document(
+    row: Mapping[str, Any], *, format_: str, number: int, text_field: str
+) -> Document | Sentence:
     """The document of a row, or the reason why there is none.
 
     Recognised: `messages` (a conversation), `prompt` + `completion`, otherwise the text field.
@@ -30,7 +32,9 @@ def document(row: Mapping[str, Any], *, format_: str, number: int, text_field: s
         if isinstance(found, Sentence):
             return found
         text = found
-    statement = one_line(" ".join(str(row[k]) for k in ("licence", "license", "rights") if row.get(k)))
+    statement = one_line(
+        " ".join(str(row[k]) for k in ("licence", "license", "rights") if row.get(k))
+    )
     rights = classify(statement)
     id_ = next((str(row[k]) for k in _ID_FIELDS if row.get(k) not in (None, "")), f"{number}")
     skip = {text_field, "messages", "prompt", "completion", "text"}
@@ -43,7 +47,10 @@ def document(row: Mapping[str, Any], *, format_: str, number: int, text_field: s
         licence_class=rights.licence_class,
         doi=normal_doi(str(row.get("doi") or row.get("DOI") or "")),
         format=format_,
-        metadata={**{k: v for k, v in row.items() if k not in skip}, "licence_statement": statement},
+        metadata={
+            **{k: v for k, v in row.items() if k not in skip},
+            "licence_statement": statement,
+        },
         messages=messages,
     )
 
@@ -83,7 +90,10 @@ def conversation(row: Mapping[str, Any]) -> tuple[Mapping[str, str], ...] | Sent
         if not isinstance(entry, Mapping) or not isinstance(entry.get("content"), str):
             return say("A message has no text in 'content'.")
         if entry.get("role") not in ROLES:
-            return say("A message has the role '{role}'; known are system, user, assistant.", role=str(entry.get("role"))[:40])
+            return say(
+                "A message has the role '{role}'; known are system, user, assistant.",
+                role=str(entry.get("role"))[:40],
+            )
         messages.append({"role": entry["role"], "content": clean(entry["content"]).strip()})
     answers = [m for m in messages if m["role"] == "assistant"]
     if not any(m["content"] for m in answers):

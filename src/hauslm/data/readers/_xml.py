@@ -29,7 +29,9 @@ def root_name(head: bytes) -> str:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         head = head.decode("utf-16", "ignore").encode()
     head = re.sub(rb"<!--.*?-->|<\?.*?\?>", b"", head, flags=re.DOTALL)
-    head = re.sub(rb"<!DOCTYPE[^\[>]*(\[.*?\])?[^>]*>", b"", head, count=1, flags=re.DOTALL | re.IGNORECASE)
+    head = re.sub(
+        rb"<!DOCTYPE[^\[>]*(\[.*?\])?[^>]*>", b"", head, count=1, flags=re.DOTALL | re.IGNORECASE
+    )
     match = re.search(rb"<(?:[\w.\-]+:)?([\w.\-]+)", head)
     return match.group(1).decode("ascii", "ignore") if match else ""
 

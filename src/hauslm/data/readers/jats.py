@@ -12,10 +12,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hauslm.base.words import say
-from hauslm.data.document import Document, Limits, Refusal, TextBuilder, UnreadableError, normal_doi, one_line
+from hauslm.data.document import (
+    Document,
+    Limits,
+    Refusal,
+    TextBuilder,
+    UnreadableError,
+    normal_doi,
+    one_line,
+)
 from hauslm.data.language import normal_code
 from hauslm.data.readers._decode import whole_file
-from hauslm.data.readers._xml import Element, children, first, local, mathml, parse, plain, root_name
+from hauslm.data.readers._xml import (
+    Element,
+    children,
+    first,
+    local,
+    mathml,
+    parse,
+    plain,
+    root_name,
+)
 from hauslm.data.rights import classify
 
 NAME = "jats"
@@ -36,7 +53,12 @@ _DROPPED = {
     "fn": "notes",
     "table-wrap-foot": "table notes",
 }
-_BACK_MATTER = {"ack": "acknowledgements", "fn-group": "notes", "glossary": "glossaries", "notes": "notes"}
+_BACK_MATTER = {
+    "ack": "acknowledgements",
+    "fn-group": "notes",
+    "glossary": "glossaries",
+    "notes": "notes",
+}
 
 
 def accepts(head: bytes) -> bool:
@@ -46,7 +68,9 @@ def accepts(head: bytes) -> bool:
 def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
     root = parse(whole_file(path, limits), limits)
     if local(root) != "article":
-        raise UnreadableError(say("The XML is neither JATS nor TEI (its first element is <{tag}>).", tag=local(root)))
+        raise UnreadableError(
+            say("The XML is neither JATS nor TEI (its first element is <{tag}>).", tag=local(root))
+        )
     yield article(root, path.stem)
 
 
@@ -63,8 +87,15 @@ def article(root: Element, name: str) -> Document:
     text, sections = builder.build()
     statement, links = _permissions(meta)
     rights = classify(statement, links)
-    ids = {i.get("pub-id-type"): plain(i) for i in children(meta if meta is not None else (), "article-id")}
-    keywords = [plain(k) for g in children(meta if meta is not None else (), "kwd-group") for k in children(g, "kwd")]
+    ids = {
+        i.get("pub-id-type"): plain(i)
+        for i in children(meta if meta is not None else (), "article-id")
+    }
+    keywords = [
+        plain(k)
+        for g in children(meta if meta is not None else (), "kwd-group")
+        for k in children(g, "kwd")
+    ]
     journal = first(root, "front", "journal-meta", "journal-title-group", "journal-title")
     return Document(
         id=ids.get("pmcid") or ids.get("pmc") or ids.get("doi") or name,
@@ -78,7 +109,8 @@ def article(root: Element, name: str) -> Document:
         sections=sections,
         metadata={
             "authors": _authors(meta),
-            "journal": plain(journal) or plain(first(root, "front", "journal-meta", "journal-title")),
+            "journal": plain(journal)
+            or plain(first(root, "front", "journal-meta", "journal-title")),
             "year": plain(first(meta, "pub-date", "year")),
             "keywords": [k for k in keywords if k],
             "article_type": root.get("article-type", ""),
@@ -96,7 +128,9 @@ def _abstract(abstract: Element, builder: TextBuilder) -> None:
         builder.left_out["short abstracts"] += 1
         return
     if first(abstract, "title") is None:
-        builder.heading("Zusammenfassung" if normal_code(abstract.get(_XML_LANG)) == "de" else "Abstract")
+        builder.heading(
+            "Zusammenfassung" if normal_code(abstract.get(_XML_LANG)) == "de" else "Abstract"
+        )
     _block(abstract, builder)
 
 
@@ -250,7 +284,11 @@ def _formula(element: Element) -> str:
     if tex is not None:
         text = _strip_tex(plain(tex))
     if not text:
-        math = element if local(element) == "math" else next((e for e in element.iter() if local(e) == "math"), None)
+        math = (
+            element
+            if local(element) == "math"
+            else next((e for e in element.iter() if local(e) == "math"), None)
+        )
         text = one_line(mathml(math)) if math is not None else ""
     if not text:
         has_image = any(local(e) in ("graphic", "inline-graphic") for e in element.iter())
@@ -272,11 +310,15 @@ def _permissions(meta: Element | None) -> tuple[str, list[str]]:
     """The words of the permissions and the licence links, apart, so that they can be compared."""
     permissions = first(meta, "permissions")
     if permissions is None:
-        permissions = next(iter(children(meta if meta is not None else (), "copyright-statement", "license")), None)
+        permissions = next(
+            iter(children(meta if meta is not None else (), "copyright-statement", "license")), None
+        )
         if permissions is None:
             return "", []
     links = [
-        e.get(_XLINK) for e in permissions.iter() if local(e) in ("license", "ext-link", "license_ref", "uri") and e.get(_XLINK)
+        e.get(_XLINK)
+        for e in permissions.iter()
+        if local(e) in ("license", "ext-link", "license_ref", "uri") and e.get(_XLINK)
     ]
     links += [plain(e) for e in permissions.iter() if local(e) == "license_ref" and plain(e)]
     words = []
@@ -300,5 +342,7 @@ def _authors(meta: Element | None) -> list[str]:
             if name is None:
                 names.append(plain(first(contributor, "collab")))
             else:
-                names.append(f"{plain(first(name, 'given-names'))} {plain(first(name, 'surname'))}".strip())
+                names.append(
+                    f"{plain(first(name, 'given-names'))} {plain(first(name, 'surname'))}".strip()
+                )
     return [n for n in names if n]

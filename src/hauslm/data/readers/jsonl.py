@@ -58,11 +58,17 @@ def _lines(
         if most is not None and total > most:
             yield (
                 number,
-                say("The unpacked file is larger than {limit:,} MB; the rest was not read.", limit=most / 1e6),
+                say(
+                    "The unpacked file is larger than {limit:,} MB; the rest was not read.",
+                    limit=most / 1e6,
+                ),
             )
             return
         if len(line) > limits.line_bytes:
-            yield number, say("The line is longer than {limit:,} MB.", limit=limits.line_bytes / 1e6)
+            yield (
+                number,
+                say("The line is longer than {limit:,} MB.", limit=limits.line_bytes / 1e6),
+            )
             if not line.endswith(b"\n"):
                 _skip_line(stream, limits.line_bytes)
         elif line.strip():

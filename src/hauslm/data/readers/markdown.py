@@ -18,7 +18,7 @@ from hauslm.base.words import Sentence, say
 from hauslm.data.document import Document, Limits, Refusal, TextBuilder, clean, normal_doi, one_line
 from hauslm.data.language import normal_code
 from hauslm.data.readers._decode import decode, whole_file
-from hauslm.data.rights import classify
+from hauslm.data.rights import classify, statement_at_ends
 
 NAME = "markdown"
 SUFFIXES = (".md", ".markdown")
@@ -32,6 +32,8 @@ _INNER_LINK_ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s+\[[^\]]+\]\(#[^)]*\)\s*$")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,300}>")
 _BREAK = re.compile(r"<(?:br|p|/p|hr|div|/div|tr|/tr|li|/li)\b[^>]*>", re.IGNORECASE)
 _HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*\s*$")
+_QUOTE = re.compile(r"^\s*(?:>\s?)+(?:\[!\w+\]\s*$)?")
+_TABLE_RULE = re.compile(r"^\s*\|?[\s:|-]*-{3}[\s:|-]*\|?\s*$")
 _FENCE = re.compile(r"^\s*(```+|~~~+)")
 
 
@@ -56,7 +58,13 @@ def front_matter(text: str) -> tuple[dict[str, Any], str, Sentence | None]:
         value = yaml.load(source, NoAliasLoader)  # noqa: S506 - a SafeLoader without aliases
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = one_line(str(error))[:120]
-        return {}, text, say("The front matter is not valid YAML and was read as text ({reason}).", reason=reason)
+        return (
+            {},
+            text,
+            say(
+                "The front matter is not valid YAML and was read as text ({reason}).", reason=reason
+            ),
+        )
     if not isinstance(value, dict):
         return {}, text, None
     return {str(k): v for k, v in value.items()}, text[match.end() :], None
@@ -71,14 +79,19 @@ def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
         builder.heading(title)
     first_heading = _body(body, builder)
     whole, sections = builder.build()
-    statement = one_line(" ".join(str(meta[k]) for k in ("licence", "license", "rights") if meta.get(k)))
+    statement = one_line(
+        " ".join(str(meta[k]) for k in ("licence", "license", "rights") if meta.get(k))
+    )
+    declared = statement
+    if not statement:
+        statement = statement_at_ends(whole)
     rights = classify(statement)
     yield Document(
         id=str(meta.get("id") or path.stem),
         title=title or first_heading or path.stem,
         text=whole,
         language=normal_code(meta.get("language") or meta.get("lang")),
-        licence=rights.label or statement[:80],
+        licence=rights.label or declared[:80],
         licence_class=rights.licence_class,
         doi=normal_doi(str(meta.get("doi", ""))),
         format=NAME,
@@ -118,8 +131,10 @@ def _body(body: str, builder: TextBuilder) -> str:
             first = first or one_line(inline(heading.group(2)))
         elif not line.strip():
             flush()
+        elif block and _TABLE_RULE.match(line):
+            continue  # the rule below a table head (or a heading): drawing, not text
         else:
-            block.append(inline(line, builder))
+            block.append(inline(_QUOTE.sub("", line), builder))
     flush()
     return first
 
@@ -132,7 +147,7 @@ def inline(line: str, builder: TextBuilder | None = None) -> str:
             del builder.left_out["images"]
     line = _IMAGE.sub(r"\1", line)
     line = _LINK.sub(r"\1", line)
-    line = _TAG.sub("", _BREAK.sub("\n", line))
+    line = _TAG.sub("", _BREAK.sub(" " if line.lstrip().startswith("|") else "\n", line))
     return html.unescape(line)
 
 

@@ -18,14 +18,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hauslm.base.words import Sentence, say
-from hauslm.data.document import Document, Limits, Refusal, TextBuilder, UnreadableError, normal_doi, one_line
+from hauslm.data.document import (
+    Document,
+    Limits,
+    Refusal,
+    TextBuilder,
+    UnreadableError,
+    normal_doi,
+    normal_title,
+    one_line,
+)
 from hauslm.data.readers._decode import whole_file
-from hauslm.data.rights import classify
+from hauslm.data.rights import classify, find_statement
 
 NAME = "pdf"
 SUFFIXES = (".pdf",)
 
 EDGE = 0.12  # share of the page height at top and bottom where running heads stand
+_MARGIN = 0.075  # the journal's own name stands above it
 MINIMUM_LETTERS = 200  # in the whole file; less is a scan with a stamp on it
 MAXIMUM_DAMAGED = 0.03  # share of replacement and private-use characters
 MAXIMUM_LETTERS_PER_BLANK = 25  # above: the blanks between words were lost
@@ -68,10 +78,16 @@ def _extract(path: Path, limits: Limits) -> dict[str, Any]:
         sys.executable, "-I", "-m", "hauslm.data.readers._pdf_child", str(path.resolve()),
         str(limits.pdf_pages), str(limits.pdf_seconds), str(limits.pdf_memory_bytes),
     ]  # fmt: skip
-    too_long = say("Reading the PDF took longer than {seconds:.0f} seconds.", seconds=limits.pdf_seconds)
+    too_long = say(
+        "Reading the PDF took longer than {seconds:.0f} seconds.", seconds=limits.pdf_seconds
+    )
     try:
         done = subprocess.run(
-            command, capture_output=True, timeout=limits.pdf_seconds, check=False, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            timeout=limits.pdf_seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired as error:
         raise UnreadableError(too_long) from error
@@ -81,9 +97,13 @@ def _extract(path: Path, limits: Limits) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:
         memory = b"MemoryError" in done.stderr or b"Cannot allocate" in done.stderr
-        raise UnreadableError(_child_failure("memory" if memory else "crash", done.returncode, limits)) from error
+        raise UnreadableError(
+            _child_failure("memory" if memory else "crash", done.returncode, limits)
+        ) from error
     if "error" in answer:
-        raise UnreadableError(_child_failure(str(answer["error"]), answer.get("detail", ""), limits))
+        raise UnreadableError(
+            _child_failure(str(answer["error"]), answer.get("detail", ""), limits)
+        )
     return answer
 
 
@@ -91,9 +111,16 @@ def _child_failure(kind: str, detail: object, limits: Limits) -> Sentence:
     if kind == "password":
         return say("The PDF is encrypted and needs a password.")
     if kind == "pages":
-        return say("The PDF has {pages:,} pages; the limit is {limit:,}.", pages=detail, limit=limits.pdf_pages)
+        return say(
+            "The PDF has {pages:,} pages; the limit is {limit:,}.",
+            pages=detail,
+            limit=limits.pdf_pages,
+        )
     if kind == "memory":
-        return say("Reading the PDF needs more than {limit:,} MB of memory.", limit=limits.pdf_memory_bytes / 1e6)
+        return say(
+            "Reading the PDF needs more than {limit:,} MB of memory.",
+            limit=limits.pdf_memory_bytes / 1e6,
+        )
     if kind == "damaged":
         return say("The PDF is damaged or no PDF.")
     return say("The PDF crashed its reader (exit status {status}).", status=str(detail))
@@ -104,12 +131,18 @@ def _refuse_bad_text(pages: list[list[Line]]) -> None:
     letters = sum(c.isalpha() for c in text)
     if letters < MINIMUM_LETTERS:
         raise UnreadableError(
-            say("The PDF has {pages:,} pages but no text: it is a scan. Run text recognition (OCR) on it first.", pages=len(pages))
+            say(
+                "The PDF has {pages:,} pages but no text: it is a scan. Run text recognition (OCR) on it first.",
+                pages=len(pages),
+            )
         )
     damaged = sum(c == "\ufffd" or "\ue000" <= c <= "\uf8ff" for c in text)
     if damaged > MAXIMUM_DAMAGED * len(text):
         raise UnreadableError(
-            say("The text layer is damaged: {share:.1%} of its characters stand for nothing.", share=damaged / len(text))
+            say(
+                "The text layer is damaged: {share:.1%} of its characters stand for nothing.",
+                share=damaged / len(text),
+            )
         )
     blanks = sum(c.isspace() for c in text) + sum(len(page) for page in pages)
     latin = sum("a" <= c.lower() <= "z" for c in text)
@@ -122,14 +155,22 @@ def assemble(pages: list[list[Line]], name: str, metadata: dict[str, str], broke
     notices: list[Sentence] = []
     empty = sum(1 for page in pages if not page)
     if empty:
-        notices.append(say("{empty:,} of {pages:,} pages hold no text (pictures, scans or damage).", empty=empty, pages=len(pages)))
+        notices.append(
+            say(
+                "{empty:,} of {pages:,} pages hold no text (pictures, scans or damage).",
+                empty=empty,
+                pages=len(pages),
+            )
+        )
     if broken:
         notices.append(say("{count:,} pages could not be decoded.", count=broken))
     title = _title(pages, metadata, name)
     front = " ".join(line.text for page in pages[:1] for line in page)
-    ends = " ".join(line.text for page in pages[:2] + pages[-2:] for line in page)
+    ends = " ".join(line.text for page in pages[:2] + pages[2:][-2:] for line in page)
     running = running_heads(pages)
-    kept = [line for page in pages for line in page if _key(line) not in running or not line.at_edge]
+    kept = [
+        line for page in pages for line in page if _key(line) not in running or not line.at_edge
+    ]
     kept = [line for line in kept if not (line.at_edge and _PAGE_NUMBER.match(line.text.strip()))]
     builder = TextBuilder()
     removed = sum(len(page) for page in pages) - len(kept)
@@ -138,8 +179,8 @@ def assemble(pages: list[list[Line]], name: str, metadata: dict[str, str], broke
     body = _cut_references(kept, builder, notices)
     _paragraphs(body, builder)
     text, sections = builder.build()
-    statement = _licence_statement(ends)
-    rights = classify(statement) if statement else classify("")
+    statement = find_statement(ends.replace("\ufffe", "-"))
+    rights = classify(statement)
     if rights.why is not None and statement:
         notices.append(rights.why)
     return Document(
@@ -159,7 +200,9 @@ def assemble(pages: list[list[Line]], name: str, metadata: dict[str, str], broke
 
 # ------------------------------------------------------------------ running heads
 
-_PAGE_NUMBER = re.compile(r"^(?:(?:page|seite|s\.|p\.)\s*)?[\W_]*\d{1,5}[\W_]*(?:(?:of|von|/)\s*\d{1,5})?$", re.IGNORECASE)
+_PAGE_NUMBER = re.compile(
+    r"^(?:(?:page|seite|s\.|p\.)\s*)?[\W_]*\d{1,5}[\W_]*(?:(?:of|von|/)\s*\d{1,5})?$", re.IGNORECASE
+)
 
 
 def _key(line: Line) -> str:
@@ -195,7 +238,12 @@ _AFTER_REFERENCES = re.compile(
 def _cut_references(lines: list[Line], builder: TextBuilder, notices: list[Sentence]) -> list[Line]:
     """Without the last reference list, if it begins in the second half (an appendix stays)."""
     start = next(
-        (i for i in range(len(lines) - 1, len(lines) // 3, -1) if _REFERENCES.match(lines[i].text.strip())), None
+        (
+            i
+            for i in range(len(lines) - 1, len(lines) // 3, -1)
+            if _REFERENCES.match(lines[i].text.strip())
+        ),
+        None,
     )
     if start is None:
         return lines
@@ -204,14 +252,17 @@ def _cut_references(lines: list[Line], builder: TextBuilder, notices: list[Sente
         (
             i
             for i in range(start + 1, len(lines))
-            if _AFTER_REFERENCES.match(lines[i].text.strip()) and (not size or lines[i].size >= 0.9 * size)
+            if _AFTER_REFERENCES.match(lines[i].text.strip())
+            and (not size or lines[i].size >= 0.9 * size)
             and len(lines[i].text) < 60
         ),
         len(lines),
     )
     characters = sum(len(line.text) for line in lines[start:end])
     builder.left_out["reference lists"] = 1
-    notices.append(say("The reference list was cut off ({characters:,} characters).", characters=characters))
+    notices.append(
+        say("The reference list was cut off ({characters:,} characters).", characters=characters)
+    )
     return lines[:start] + lines[end:]
 
 
@@ -258,7 +309,9 @@ def is_heading(line: Line, body_size: float) -> bool:
     if _NAMED_HEADING.match(text):
         return True
     larger = line.has_box and line.size >= 1.08 * body_size
-    return bool(_NUMBERED_HEADING.match(text)) and (larger or text.upper() == text) and len(text) < 100
+    return (
+        bool(_NUMBERED_HEADING.match(text)) and (larger or text.upper() == text) and len(text) < 100
+    )
 
 
 def _new_paragraph(before: Line, line: Line, column: float) -> bool:
@@ -326,22 +379,50 @@ def _seam(left: str, right: str, words: Counter[str]) -> str:
 # ------------------------------------------------------------------ title, DOI, licence
 
 
+_KIND_LINE = re.compile(
+    r"^(?:open access|(?:original |research |review |short |full |brief |case )?(?:article|paper|communication|report|research)"
+    r"|review|hypothesis|editorial|letter|originalarbeit|übersicht(?:sarbeit)?|beitrag|abstract|dokumentation)\W*$",
+    re.IGNORECASE,
+)
+_NO_TITLE = re.compile(
+    r"microsoft word|untitled|\.(?:docx?|pdf|indd|tex|qxd|dvi|fm)\b|^\W*\d|^doi\b", re.IGNORECASE
+)
+
+
 def _title(pages: list[list[Line]], metadata: dict[str, str], name: str) -> str:
-    declared = one_line(metadata.get("Title", ""))
-    plausible = len(declared.split()) >= 3 and not re.search(
-        r"microsoft word|untitled|\.(?:docx?|pdf|indd|tex|qxd)\b|^\W*\d", declared, re.IGNORECASE
-    )
-    if plausible:
+    """The declared title if page one shows it; else the largest lines there; else the file name."""
+    declared = one_line(metadata.get("Title", "")).strip(" \"'“”„")
+    front = set(normal_title(" ".join(line.text for page in pages[:2] for line in page)).split())
+    words = normal_title(declared).split()
+    if (
+        words
+        and not _NO_TITLE.search(declared)
+        and sum(w in front for w in words) >= 0.8 * len(words)
+    ):
         return declared
-    first = [line for line in (pages[0] if pages else []) if line.has_box and len(line.text.strip()) > 3]
-    if not first:
-        return name
-    largest = max(line.size for line in first if len(line.text.strip()) > 10) if any(
-        len(line.text.strip()) > 10 for line in first
-    ) else 0.0
-    chosen = [line.text.strip() for line in first if line.size >= 0.93 * largest][:5]
-    title = one_line(" ".join(chosen))
-    return title if 3 <= len(title.split()) <= 60 else (declared or name)
+    running = running_heads(pages)
+    lines = [
+        line
+        for line in (pages[0] if pages else [])
+        if line.has_box and line.y1 > _MARGIN * line.height and _key(line) not in running
+        and sum(c.isalpha() for c in line.text) >= 3 and not _KIND_LINE.match(line.text.strip())
+    ]  # fmt: skip
+    groups: list[list[Line]] = []
+    for line in lines:
+        if (
+            groups
+            and abs(groups[-1][-1].size - line.size) <= 0.08 * line.size
+            and len(groups[-1]) < 6
+        ):
+            groups[-1].append(line)
+        else:
+            groups.append([line])
+    titles = [
+        (g[0].size, one_line(" ".join(line.text.replace("\ufffe", "") for line in g)))
+        for g in groups
+    ]
+    fitting = [(size, t) for size, t in titles if 2 <= len(t.split()) <= 60 and len(t) >= 12]
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else name
 
 
 def _own_doi(front: str, metadata: dict[str, str]) -> str:
@@ -349,18 +430,10 @@ def _own_doi(front: str, metadata: dict[str, str]) -> str:
     in_metadata = normal_doi(" ".join(metadata.values()))
     if in_metadata:
         return in_metadata
-    found = list(dict.fromkeys(normal_doi(m) for m in re.findall(r"10\.\d{4,9}/[^\s\"'<>]+", front)))
+    found = list(
+        dict.fromkeys(normal_doi(m) for m in re.findall(r"10\.\d{4,9}/[^\s\"'<>]+", front))
+    )
     if len(found) == 1:
         return found[0]
     marked = re.search(r"doi(?:\.org/|\s*[:\s]\s*)(10\.\d{4,9}/\S+)", front, re.IGNORECASE)
     return normal_doi(marked.group(1)) if marked else ""
-
-
-def _licence_statement(text: str) -> str:
-    """The sentences of the first and last pages that speak of the licence."""
-    text = one_line(text.replace("\ufffe", "-"))
-    pieces = [
-        text[max(0, m.start() - 150) : m.end() + 350]
-        for m in re.finditer(r"creative commons|creativecommons\.org|\bcc[ -]by\b|all rights reserved", text, re.IGNORECASE)
-    ]
-    return one_line(" ".join(pieces[:3]))[:1500]

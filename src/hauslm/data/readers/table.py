@@ -63,9 +63,14 @@ def _parquet(path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any] |
                     yield number, row
     except (pa.ArrowException, OSError, ValueError) as error:
         if number:
-            yield number + 1, say("The file breaks off or is damaged: {reason}.", reason=_first_line(error))
+            yield (
+                number + 1,
+                say("The file breaks off or is damaged: {reason}.", reason=_first_line(error)),
+            )
             return
-        raise UnreadableError(say("The file is not valid Parquet: {reason}.", reason=_first_line(error))) from error
+        raise UnreadableError(
+            say("The file is not valid Parquet: {reason}.", reason=_first_line(error))
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -80,7 +85,9 @@ def _csv(path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any] | Sen
     encoding = _encoding(head, text)
     csv.field_size_limit(min(limits.line_bytes, sys.maxsize))
     try:
-        dialect: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff(text[:64_000], delimiters=",;\t|")
+        dialect: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff(
+            text[:64_000], delimiters=",;\t|"
+        )
     except csv.Error:
         dialect = csv.excel_tab if path.suffix.lower() == ".tsv" else csv.excel
     if path.suffix.lower() == ".tsv":
@@ -108,9 +115,9 @@ def _csv(path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any] | Sen
 def _encoding(head: bytes, text: str) -> str:
     for encoding in ("utf-8-sig", "utf-16", "utf-32"):
         try:
-            if head[: 4096].decode(encoding, "strict" if len(head) <= 4096 else "ignore")[:200].strip("\ufeff") == text[
-                : 200
-            ].strip("\ufeff"):
+            if head[:4096].decode(encoding, "strict" if len(head) <= 4096 else "ignore")[
+                :200
+            ].strip("\ufeff") == text[:200].strip("\ufeff"):
                 return encoding
         except UnicodeDecodeError:
             continue

@@ -9,10 +9,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hauslm.base.words import say
-from hauslm.data.document import Document, Limits, Refusal, TextBuilder, UnreadableError, normal_doi, one_line
+from hauslm.data.document import (
+    Document,
+    Limits,
+    Refusal,
+    TextBuilder,
+    UnreadableError,
+    normal_doi,
+    one_line,
+)
 from hauslm.data.language import normal_code
 from hauslm.data.readers._decode import whole_file
-from hauslm.data.readers._xml import Element, children, first, local, mathml, parse, plain, root_name
+from hauslm.data.readers._xml import (
+    Element,
+    children,
+    first,
+    local,
+    mathml,
+    parse,
+    plain,
+    root_name,
+)
 from hauslm.data.rights import classify
 
 NAME = "tei"
@@ -23,7 +40,20 @@ _DROPPED = {
     "listBibl": "reference lists", "bibl": "references", "note": "notes", "graphic": "figures",
     "figDesc": "figures", "pb": "", "lb": "", "milestone": "",
 }  # fmt: skip
-_BLOCKS = ("div", "div1", "div2", "div3", "div4", "body", "group", "text", "front", "back", "quote", "cit")
+_BLOCKS = (
+    "div",
+    "div1",
+    "div2",
+    "div3",
+    "div4",
+    "body",
+    "group",
+    "text",
+    "front",
+    "back",
+    "quote",
+    "cit",
+)
 
 
 def accepts(head: bytes) -> bool:
@@ -34,7 +64,9 @@ def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
     root = parse(whole_file(path, limits), limits)
     texts = [root] if local(root) in ("TEI", "TEI.2") else list(children(root, "TEI", "TEI.2"))
     if not texts:
-        raise UnreadableError(say("The XML is neither JATS nor TEI (its first element is <{tag}>).", tag=local(root)))
+        raise UnreadableError(
+            say("The XML is neither JATS nor TEI (its first element is <{tag}>).", tag=local(root))
+        )
     for number, text in enumerate(texts, 1):
         yield _document(text, path.stem if len(texts) == 1 else f"{path.stem}:{number}")
 
@@ -50,7 +82,11 @@ def _document(root: Element, name: str) -> Document:
         _block(part, builder)
     text, sections = builder.build()
     availability = first(description, "publicationStmt", "availability")
-    links = [] if availability is None else [e.get("target") for e in availability.iter() if e.get("target")]
+    links = (
+        []
+        if availability is None
+        else [e.get("target") for e in availability.iter() if e.get("target")]
+    )
     statement = plain(availability)
     rights = classify(statement, links)
     identifiers = plain(first(description, "publicationStmt"))
@@ -60,7 +96,9 @@ def _document(root: Element, name: str) -> Document:
         id=name,
         title=title or name,
         text=text,
-        language=normal_code(declared or (text_element.get(_XML_LANG) if text_element is not None else "")),
+        language=normal_code(
+            declared or (text_element.get(_XML_LANG) if text_element is not None else "")
+        ),
         licence=rights.label,
         licence_class=rights.licence_class,
         doi=normal_doi(identifiers),
@@ -103,7 +141,9 @@ def _authors(statement: Element | None) -> list[str]:
 def _block(element: Element, builder: TextBuilder) -> None:
     name = local(element)
     if name in ("listBibl", "back") and name == "listBibl":
-        builder.left_out["references"] += len(_all(element, "bibl")) + len(_all(element, "biblStruct"))
+        builder.left_out["references"] += len(_all(element, "bibl")) + len(
+            _all(element, "biblStruct")
+        )
     elif name in _BLOCKS:
         if name.startswith("div") and element.get("type") in ("bibliography", "references"):
             builder.left_out["reference lists"] += 1
@@ -120,7 +160,9 @@ def _block(element: Element, builder: TextBuilder) -> None:
         for caption in children(element, "head", "p"):
             builder.paragraph(_inline(caption, builder))
     elif name == "list":
-        builder.paragraph("\n".join(f"- {one_line(_inline(i, builder))}" for i in children(element, "item")))
+        builder.paragraph(
+            "\n".join(f"- {one_line(_inline(i, builder))}" for i in children(element, "item"))
+        )
     elif name == "formula":
         builder.paragraph(_formula(element))
     elif name in _DROPPED:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hauslm.data.document import Document, Limits, Refusal, tidy
 from hauslm.data.readers._decode import decode, whole_file
+from hauslm.data.rights import classify, statement_at_ends
 
 NAME = "text"
 SUFFIXES = (".txt", ".text")
@@ -17,10 +18,15 @@ def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
     text = tidy(text)
     first = text.split("\n", 1)[0].strip()
     title = first if 0 < len(first) <= 200 else path.stem
+    statement = statement_at_ends(text)
+    rights = classify(statement)
     yield Document(
         id=path.stem,
         title=title,
         text=text,
+        licence=rights.label,
+        licence_class=rights.licence_class,
         format=NAME,
+        metadata={"licence_statement": statement},
         notices=() if notice is None else (notice,),
     )

@@ -27,7 +27,7 @@ def _cell(context: Context, row: int | None) -> Cell:
         return Cell(judgement=Said.of(say("No option of this kind has a complete price.")))
     people = context.line(row, *_PEOPLE) / float(context.judged.settings.months)  # type: ignore[arg-type]
     what = say(
-        "{monthly:EUR} a month, {each:EUR} per document; of the month {people:EUR} are working "
+        "{monthly:EUR} a month, {each:.4f} EUR per document; of the month {people:EUR} are working "
         "time ({name}).{stale}",
         monthly=context.monthly(row), each=context.per_document(row), people=people,
         name=context.name(row), stale=_stale(context, row),

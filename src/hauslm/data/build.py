@@ -1,0 +1,146 @@
+"""The parts of preparing that worker processes do: facts of a shard, examples of a shard.
+
+Each function takes and returns small values and leaves its bulk in files of its own, so that it can run
+in any process and again after an interruption. A shard whose `.done.json` exists is finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hauslm.base.files import read_json, write_json
+from hauslm.data.document import Document
+from hauslm.data.examples import chat_examples, task_examples, text_examples
+from hauslm.data.facts import Facts, facts_of
+from hauslm.data.split import SPLITS
+from hauslm.data.spool import Shard, read_shard
+from hauslm.data.store import StoreWriter
+from hauslm.data.task import Task, TaskItem
+from hauslm.data.tokens import Tokenizer
+
+BATCH_CHARACTERS = 2_000_000  # texts tokenized in one call: enough to keep all cores busy
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker needs to know; the same for all shards of one run."""
+
+    spool: Path
+    folder: Path
+    base: Path
+    seq_len: int
+    use_text: bool
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer(folder)
+
+
+# ------------------------------------------------------------------ facts
+
+
+def facts_of_shard(job: Job, shard: Shard) -> list[Facts]:
+    """Facts of the shard's documents; their word hashes go to `words-<n>.bin`."""
+    found = []
+    with (job.folder / f"words-{shard.number:05d}.bin").open("wb") as stream:
+        for document in read_shard(job.spool, shard):
+            facts, words = facts_of(document)
+            stream.write(words.astype("<u4").tobytes())
+            found.append(facts)
+    return found
+
+
+def words_of_shard(
+    folder: Path, shard: Shard, facts: Sequence[Facts]
+) -> Iterator[tuple[Facts, NDArray[np.uint64]]]:
+    """The word hashes of each document of a shard, in order."""
+    path = folder / f"words-{shard.number:05d}.bin"
+    with path.open("rb") as stream:
+        for one in facts:
+            raw = stream.read(4 * one.words)
+            yield one, np.frombuffer(raw, dtype="<u4").astype(np.uint64)
+
+
+# ------------------------------------------------------------------ examples
+
+
+def part(job: Job, name: str, split: str) -> Path:
+    return job.folder / f"{name}.{split}"
+
+
+def examples_of_shard(job: Job, shard: Shard, split_of: Mapping[str, str]) -> dict[str, Any]:
+    """Tokenize a shard into one store per split; returns counts (also when it was done before).
+
+    Result: documents (tokens per document in order), characters, control (documents that spell
+    control tokens).
+    """
+    name = f"shard-{shard.number:05d}"
+    done = job.folder / f"{name}.done.json"
+    if done.is_file():
+        finished: dict[str, Any] = read_json(done)
+        return finished
+    tokenizer = _tokenizer(job.base)
+    lengths: list[int] = []
+    control = characters = 0
+    with ExitStack() as stack:
+        writers = {s: stack.enter_context(StoreWriter(part(job, name, s))) for s in SPLITS}
+        for batch in _batches(read_shard(job.spool, shard)):
+            encoded = tokenizer.encode_texts([d.text for d in batch])
+            for document, one in zip(batch, encoded, strict=True):
+                lengths.append(len(one.ids))
+                characters += len(document.text)
+                control += int(tokenizer.neutral(document.text) != document.text)
+                if document.messages:
+                    examples = chat_examples(document, tokenizer, job.seq_len)
+                elif job.use_text:
+                    examples = text_examples(document, one, tokenizer, job.seq_len)
+                else:
+                    continue
+                writer = writers[split_of[document.id]]
+                for example in examples:
+                    writer.append(example)
+    result = {"documents": lengths, "characters": characters, "control": control}
+    write_json(done, result)
+    return result
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def examples_of_items(job: Job, number: int, task: Task, items: Sequence[TaskItem]) -> int:
+    """Examples of labelled items, one store per split; returns how many rows are longer than one window."""
+    name = f"task-{number:05d}"
+    done = job.folder / f"{name}.done.json"
+    if done.is_file():
+        return int(read_json(done)["split"])
+    tokenizer = _tokenizer(job.base)
+    several = 0
+    with ExitStack() as stack:
+        writers = {s: stack.enter_context(StoreWriter(part(job, name, s))) for s in SPLITS}
+        for item in items:
+            count = 0
+            for example in task_examples(task, [item], tokenizer, job.seq_len):
+                writers[item.split].append(example)
+                count += 1
+            several += count > 1
+    write_json(done, {"split": several})
+    return several

@@ -1,0 +1,361 @@
+"""What would overturn it? Break-even, flips, tornado, the price of the gate, and a probability.
+
+Break-even is solved exactly on the linear pieces of the cost. The flip table asks of every figure
+how far it would have to move, and of every answer what the verdict would be with another one. The
+Monte-Carlo draws every figure that has a range from a triangle over it and asks the same race as the
+verdict; it is conditional on the answers as they stand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hauslm.base.quantity import Quantity, derived
+from hauslm.base.words import N_, Sentence, say
+from hauslm.decide import choice
+from hauslm.decide.choice import Contenders
+from hauslm.decide.cost import Bills, Settings, costs, documents_at_capacity
+from hauslm.decide.context import Context
+from hauslm.decide.judge import Judged
+from hauslm.decide.settings import Parameter
+from hauslm.decide.solve import crossings, difference, first_crossing, kinks
+from hauslm.records import BreakEven, Flip, Influence, Said
+
+DRAWS = 2000
+MOST_FLIPS = 40
+MOST_DOCUMENTS = 1e8  # a month; beyond that nobody asks this tool
+FACTOR_SEARCH = 100.0  # figures are moved up and down by at most this factor
+# Figures that may be nought, and how far above what is stated they are searched.
+_SHARES = frozenset(
+    "api_price_decline_per_year service_tax value_loss_per_year residual_share "
+    "repair_share_per_year".split()
+)
+
+
+# ---------------------------------------------------------------- break-even
+
+
+def break_even(context: Context) -> BreakEven:
+    """Where the chosen option and its best rival cost the same, in documents a month and in months."""
+    chosen, rival = context.chosen, context.rival
+    if chosen is None or rival is None:
+        reason = say("There is no option of another kind with a complete price.")
+        return BreakEven(reason=Said.of(reason))
+    judged = context.judged
+    bills = judged.contenders.bills
+    first, second = bills.rows[chosen], bills.rows[rival]
+    most = _capacity(judged, (chosen, rival))
+    settings = judged.settings
+    documents = first_crossing(first, second, settings, "documents_per_month", 0.0, most)
+    months = first_crossing(first, second, settings, "months", 0.25, 240.0)
+    tokens = None
+    if documents is not None:
+        found = judged.costs
+        tokens = documents * float(found.tokens_in[chosen, 0] + found.tokens_out[chosen, 0])
+    reason = None
+    if documents is None:
+        reason = Said.of(_no_break_even(context, chosen, rival, most))
+    return BreakEven(
+        against=context.candidate(rival).id,
+        documents_per_month=documents,
+        tokens_per_month=tokens,
+        months=months,
+        reason=reason,
+    )
+
+
+def _capacity(judged: Judged, rows: Iterable[int]) -> float:
+    """Documents a month that the slower own machine of the two can do."""
+    most = documents_at_capacity(judged.costs, judged.settings)
+    limits = [
+        float(most[r, 0]) for r in rows if judged.contenders.bills.rows[r].own_machine
+    ]
+    return min([*limits, MOST_DOCUMENTS])
+
+
+def _no_break_even(context: Context, chosen: int, rival: int, most: float) -> Sentence:
+    cheaper = context.judged.cost(chosen) <= context.judged.cost(rival)
+    winner, loser = (chosen, rival) if cheaper else (rival, chosen)
+    return say(
+        "{winner} is cheaper than {loser} at every demand up to {most:,} documents a month, which is "
+        "as far as the own machine goes.",
+        winner=context.name(winner), loser=context.name(loser), most=most,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- the field the analyses run on
+
+
+@dataclass(frozen=True)
+class Field:
+    """A part of the contenders: the best few of each setting decide every race."""
+
+    contenders: Contenders
+    rows: tuple[int, ...]  # rows of `judged`
+
+
+def field_of(judged: Judged, chosen: int, per_setting: int = 3) -> Field:
+    """The cheapest options of each setting (those that meet the need and those that do not)."""
+    contenders = judged.contenders
+    rows: set[int] = {chosen}
+    for members in contenders.groups.values():
+        for need in (True, False):
+            pool = [r for r in members if bool(contenders.meets_need[r]) == need]
+            pool.sort(key=lambda r: (judged.standing[r], judged.cost(r)))
+            rows.update(pool[:per_setting])
+    kept = tuple(sorted(rows))
+    part = Contenders(
+        Bills([contenders.bills.rows[r] for r in kept]),
+        contenders.standing[list(kept)],
+        tuple(contenders.settings_of[r] for r in kept),
+        contenders.meets_need[list(kept)],
+        contenders.limits,
+    )
+    return Field(part, kept)
+
+
+def _kinds(judged: Judged, field: Field) -> dict[str, str]:
+    return {judged.candidates[r].setting: judged.candidates[r].kind for r in field.rows}
+
+
+# ---------------------------------------------------------------- flips of figures
+
+
+def figure_flips(context: Context, field: Field) -> list[Flip]:
+    """For every figure the nearest value at which another setting wins, exactly where linear."""
+    judged, chosen = context.judged, context.chosen
+    if chosen is None:
+        return []
+    found: list[tuple[float, Flip]] = []
+    setting = judged.candidates[chosen].setting
+    for name, parameter in judged.parameters.items():
+        flip = _nearest_flip(judged, field, setting, name, parameter)
+        if flip is not None:
+            found.append(flip)
+    found.sort(key=lambda f: f[0])
+    return [flip for _, flip in found]
+
+
+def _bounds(name: str, parameter: Parameter) -> tuple[float, float]:
+    value = parameter.quantity.value
+    if name in _SHARES:
+        return min(parameter.quantity.lowest, 0.0), 0.95
+    if name == "months":
+        return 1.0, 240.0
+    if name == "repeat_factor" or name == "rent_overhead":
+        return 1.0, max(10.0, value)
+    if name in ("idle_hours_per_month", "available_hours_per_month"):
+        return 1.0, 730.0
+    if value == 0:
+        return 0.0, max(parameter.quantity.highest * FACTOR_SEARCH, 1e5)
+    return value / FACTOR_SEARCH, value * FACTOR_SEARCH
+
+
+def _nearest_flip(
+    judged: Judged, field: Field, setting: str, name: str, parameter: Parameter
+) -> tuple[float, Flip] | None:
+    value = parameter.quantity.value
+    low, high = _bounds(name, parameter)
+    best: tuple[float, float, str] | None = None
+    for side in (-1, 1):
+        hit = _first_change(judged, field, setting, name, value, low if side < 0 else high)
+        if hit is None:
+            continue
+        distance = abs(math.log(max(hit[0], 1e-12) / value)) if value > 0 and hit[0] > 0 else abs(
+            hit[0] - value
+        )
+        if best is None or distance < best[0]:
+            best = (distance, *hit)
+    if best is None:
+        return None
+    distance, to, becomes = best
+    flip = Flip(
+        parameter=name,
+        title=Said.of(Sentence(parameter.title, {})),
+        **{"from": value},
+        to=to,
+        becomes=becomes,
+        unit=parameter.quantity.unit,
+        known=parameter.quantity.known,
+    )
+    return distance, flip
+
+
+def _first_change(
+    judged: Judged, field: Field, setting: str, name: str, value: float, end: float
+) -> tuple[float, str] | None:
+    """Walking from `value` towards `end`: where another setting first wins, and which option then."""
+    if end == value:
+        return None
+    grid = _walk(value, end, judged, field, name)
+    names, winners = _winners(judged, field, name, grid)
+    home = names.index(setting) if setting in names else -1
+    changed = np.nonzero(winners != home)[0]
+    if not len(changed):
+        return None
+    k = int(changed[0])
+    if k == 0:
+        return None  # already not the winner here: a tie the full field decides
+    left, right = float(grid[k - 1]), float(grid[k])
+    left, right = _close(judged, field, name, left, right, home)
+    where = _exact(judged, field, name, left, right, names, home)
+    where = _snapped(where, judged, field, name)
+    beyond = right
+    row = choice.choose(judged.contenders, judged.settings.with_(**{name: beyond}), judged.better)
+    if row is None:
+        return where, ""
+    if judged.candidates[row].setting == setting:
+        return None  # an option outside the field takes over: the place stays
+    return where, judged.candidates[row].id
+
+
+def _walk(value: float, end: float, judged: Judged, field: Field, name: str) -> np.ndarray:  # type: ignore[type-arg]
+    """Points from `value` to `end`, geometric where the sign allows, with the kinks in between."""
+    if value > 0 and end > 0:
+        points = np.geomspace(value, end, 40)
+    else:
+        points = np.linspace(value, end, 40)
+    bills = field.contenders.bills.rows
+    extra = [k for k in kinks(bills[:40], judged.settings, name) if min(value, end) < k < max(value, end)]
+    both = np.array(sorted({*points.tolist(), *extra}, reverse=end < value))
+    return both
+
+
+def _winners(
+    judged: Judged, field: Field, name: str, values: np.ndarray  # type: ignore[type-arg]
+) -> tuple[tuple[str, ...], np.ndarray]:  # type: ignore[type-arg]
+    settings = judged.settings.with_(**{name: values})
+    found = costs(field.contenders.bills, settings)
+    result = choice.race(field.contenders, found, settings)
+    return result.names, np.asarray(result.winner)
+
+
+def _close(
+    judged: Judged, field: Field, name: str, left: float, right: float, home: int
+) -> tuple[float, float]:
+    """Narrow the bracket in which the winner changes: 4 rounds of 32 points, a factor 1e6."""
+    for _ in range(4):
+        grid = np.linspace(left, right, 33)
+        winners = _winners(judged, field, name, grid)[1]
+        k = int(np.nonzero(winners != home)[0][0])
+        left, right = float(grid[max(k - 1, 0)]), float(grid[k])
+    return left, right
+
+
+def _snapped(where: float, judged: Judged, field: Field, name: str) -> float:
+    """A kink itself, where the bracket only came arbitrarily close to it."""
+    for kink in kinks(field.contenders.bills.rows, judged.settings, name):
+        if abs(kink - where) < 1e-6 * max(1.0, abs(kink)):
+            return kink
+    return where
+
+
+def _exact(
+    judged: Judged, field: Field, name: str, left: float, right: float, names: tuple[str, ...],
+    home: int,
+) -> float:  # fmt: skip
+    """On the last short piece the two costs are lines: their crossing, if that is what changed."""
+    settings = judged.settings.with_(**{name: np.array([left, right])})
+    found = costs(field.contenders.bills, settings)
+    result = choice.race(field.contenders, found, settings)
+    other = int(result.winner[1])
+    if other < 0 or home < 0:
+        return right
+    gap = result.cost[home] - result.cost[other]
+    if not np.all(np.isfinite(gap)) or gap[0] * gap[1] >= 0:
+        return right  # a floor was crossed, not a cost
+    return float(left - gap[0] * (right - left) / (gap[1] - gap[0]))
+
+
+# ---------------------------------------------------------------- tornado, switching value
+
+
+def tornado(context: Context) -> list[Influence]:
+    """Cost advantage over the rival at both ends of every range, widest first (EUR)."""
+    judged, chosen, rival = context.judged, context.chosen, context.rival
+    if chosen is None or rival is None:
+        return []
+    bills = Bills([judged.contenders.bills.rows[r] for r in (chosen, rival)])
+    bars = []
+    for name, parameter in judged.parameters.items():
+        q = parameter.quantity
+        if q.low is None and q.high is None:
+            continue
+        ends = np.array([q.lowest, q.highest])
+        found = costs(bills, judged.settings.with_(**{name: ends})).horizon
+        advantage = found[1] - found[0]
+        bars.append(
+            Influence(
+                parameter=name,
+                title=Said.of(Sentence(parameter.title, {})),
+                low=q.lowest,
+                high=q.highest,
+                advantage_at_low=float(advantage[0]),
+                advantage_at_high=float(advantage[1]),
+                known=q.known,
+            )
+        )
+    return sorted(bars, key=lambda b: -abs(b.advantage_at_high - b.advantage_at_low))
+
+
+def switching_value(context: Context) -> Quantity | None:
+    """EUR a month that the chosen option costs more than the cheapest one that only a rule keeps
+    out (what the rule, or privacy, must be worth); negative: its lead over the cheapest other."""
+    chosen = context.chosen
+    if chosen is None:
+        return None
+    others = [
+        r for r in range(len(context.judged.candidates))
+        if not context.judged.misses_a_floor(r)
+        and context.judged.candidates[r].setting != context.judged.candidates[chosen].setting
+    ]  # fmt: skip
+    if not others:
+        return None
+    least = min(others, key=context.judged.cost)
+    value = context.monthly(chosen) - context.monthly(least)
+    return derived(value, "EUR/month", f"{context.candidate(chosen).id} - {context.candidate(least).id}")
+
+
+# ---------------------------------------------------------------- probability
+
+
+def probability(context: Context, field: Field, *, seed: int = 0, draws: int = DRAWS) -> Quantity:
+    """Share of draws in which an option of the same kind wins; 95 % interval of the simulation."""
+    judged, chosen = context.judged, context.chosen
+    assert chosen is not None  # noqa: S101 - there is a verdict
+    drawn, counted = _draw(judged.parameters, seed, draws)
+    settings = judged.settings.with_(**drawn)
+    found = costs(field.contenders.bills, settings)
+    result = choice.race(field.contenders, found, settings)
+    kinds = _kinds(judged, field)
+    mine = judged.candidates[chosen].kind
+    same = np.array([kinds[n] == mine for n in result.names] + [False])
+    holds = same[result.winner]
+    here = np.array([n == judged.candidates[chosen].setting for n in result.names] + [False])
+    share = float(np.mean(holds))
+    error = 1.96 * math.sqrt(max(share * (1 - share), 1e-12) / draws)
+    source = (
+        f"{draws} draws, seed {seed}, {counted} figures with a range; answers as they stand; "
+        f"the same machine in {float(np.mean(here[result.winner])):.3f} of the draws"
+    )
+    low, high = max(0.0, share - error), min(1.0, share + error)
+    return derived(share, "1", source, low, high)
+
+
+def _draw(
+    parameters: Mapping[str, Parameter], seed: int, draws: int
+) -> tuple[dict[str, choice.Array], int]:
+    """Triangular draws over every range, value as the mode; figures without a range stay."""
+    generator = np.random.default_rng(seed)
+    drawn: dict[str, choice.Array] = {}
+    for name in sorted(parameters):
+        q = parameters[name].quantity
+        if q.lowest >= q.highest:
+            continue
+        drawn[name] = generator.triangular(q.lowest, min(max(q.value, q.lowest), q.highest),
+                                           q.highest, draws)  # fmt: skip
+    return drawn, len(drawn)

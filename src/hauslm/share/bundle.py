@@ -1,0 +1,167 @@
+"""What does a colleague need? Adapter, tokenizer, hashes, licence duties, evaluation: one file.
+
+`NAME.hlm` holds the plain PEFT folder and `manifest.json` with the sha256 of every other entry, the base
+model's id and weight hash, the template's hash, and what the records say about data, training and
+evaluation. Never training text: samples, items and file names of documents stay at home.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hauslm.base.errors import DataError
+from hauslm.base.files import ProjectFolder, sha256_bytes, write_sealed
+from hauslm.base.progress import Progress
+from hauslm.base.words import say
+from hauslm.catalog.local import find_base
+from hauslm.records import Bundle, Corpus, Evaluation, Run, Said
+from hauslm.scenario import Scenario
+from hauslm.share import archive
+from hauslm.share.card import card
+from hauslm.share.licence import check_name, duties_of
+
+FORMAT = "hauslm-bundle/1"
+# What of the adapter folder travels. Anything else there (logs, checkpoints) stays.
+CARRIED = (
+    "adapter_config.json",
+    archive.TENSORS,
+    archive.TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "canary.json",
+)
+_REQUIRED = CARRIED[:2]
+# Keys of the records that could carry text of documents.
+_PRIVATE = ("samples", "examples", "checks", "notices", "inputs", "files", "duplicates")
+
+
+def _public(record: Any) -> dict[str, Any]:
+    """A record without anything that quotes or names the team's documents."""
+    data: dict[str, Any] = record.model_dump(mode="json")
+    for key in _PRIVATE:
+        data.pop(key, None)
+    documents = data.get("documents")
+    if isinstance(documents, dict):
+        documents["rejected"] = len(documents.get("rejected", []))
+    data.pop("task", None)
+    for part, key in (("base", "path"), ("adapter", "path")):  # paths of this machine
+        if isinstance(data.get(part), dict):
+            data[part].pop(key, None)
+    if isinstance(data.get("adapter"), dict):
+        data["adapter"].get("config", {}).pop("base_model_name_or_path", None)
+    return data
+
+
+def bundle(
+    scenario: Scenario,
+    folder: ProjectFolder,
+    *,
+    run: Run,
+    corpus: Corpus,
+    evaluation: Evaluation | None,
+    canary: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write `bundles/NAME.hlm`. H710 if the adapter is not what the run record says; H720 licence name."""
+    source = folder.root / run.adapter.path
+    entries = {n: (source / n).read_bytes() for n in CARRIED if (source / n).is_file()}
+    for name in _REQUIRED:
+        if name not in entries:
+            raise DataError(
+                "H710", say("{file} is missing from the adapter.", file=name), where=str(source),
+                next_step=say("hauslm train makes it again."),
+            )  # fmt: skip
+    found = sha256_bytes(entries[archive.TENSORS])
+    if found != run.adapter.sha256:
+        raise DataError(
+            "H711",
+            say(
+                "The adapter was changed after training (expected {old}, found {new}).",
+                old=run.adapter.sha256[:12],
+                new=found[:12],
+            ),
+            where=str(source / archive.TENSORS),
+            next_step=say("Run hauslm train again, or put the trained file back."),
+        )
+    model = scenario.model
+    base = find_base(model.base, model.path, model.revision, folder.root)
+    duties = duties_of(model.base, base.path)
+    check_name(scenario.name, duties)
+    if canary is not None:
+        entries["canary.json"] = _json(canary)
+    entries |= {name: text.encode() for name, text in duties.texts.items()}
+    entries["README.md"] = card(scenario.name, run, corpus, evaluation, duties).encode()
+    entries["training.json"] = _json(_public(run))
+    entries["data.json"] = _json(_public(corpus))
+    if evaluation is not None:
+        entries["evaluation.json"] = _json(_public(evaluation))
+    entries["adapter_config.json"] = _portable_config(entries["adapter_config.json"], model.base)
+    template = entries.get("chat_template.jinja", b"")
+    manifest = {
+        "format": FORMAT,
+        "name": scenario.name,
+        "base": {
+            "id": model.base,
+            "revision": base.revision or "",
+            "sha256": run.base.get("sha256", ""),
+        },
+        "template_sha256": sha256_bytes(template) if template else "",
+        "data_fingerprint": corpus.fingerprint,
+        "rights": corpus.rights,
+        "licence": duties.record("en"),
+        "evaluated": evaluation is not None,
+        "files": {n: sha256_bytes(b) for n, b in sorted(entries.items())},
+    }
+    data = archive.write(entries | {"manifest.json": _json(manifest)})
+    path = folder.bundles / f"{_file_name(scenario.name)}{archive.SUFFIX}"
+    digest = write_sealed(path, data)
+    notices = [say("The bundle is not signed: its hashes prove that it is whole, not who made it.")]
+    if corpus.rights and set(corpus.rights) - {"open"}:
+        notices.append(
+            say(
+                "Not all training documents are openly licensed: share the adapter only with those who may use them."
+            )
+        )
+    return Bundle(
+        path=folder.relative(path),
+        sha256=digest,
+        bytes=len(data),
+        files=manifest["files"],  # type: ignore[arg-type]
+        signature={"kind": "none"},
+        licence=duties.record(scenario.language),
+        canary={"included": "canary.json" in entries},
+        notices=tuple(Said.of(n) for n in notices),
+    )
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _portable_config(raw: bytes, base_id: str) -> bytes:
+    """The adapter's config without this machine's paths: the base is named by its id."""
+    config = json.loads(raw)
+    config["base_model_name_or_path"] = base_id
+    return _json(config)
+
+
+def _file_name(name: str) -> str:
+    return (
+        "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in name).strip("-.")
+        or "adapter"
+    )
+
+
+def unpack(path: Path, target: Path) -> Path:
+    """Write a verified bundle's entries into `target` (a new folder); `verify` has run before."""
+    from hauslm.share.verify import verify
+
+    verify(path)
+    target.mkdir(parents=True, exist_ok=False)
+    with archive.open_checked(path) as opened:
+        for info in opened.infolist():
+            write_sealed(target / info.filename, opened.read(info))
+    return target
