@@ -610,14 +610,20 @@ def decision_note(decision: Decision, language: str | None = None) -> str:
 
 
 def export(
-    project: Project | Path | str, kind: str, target: Path | None = None, **options: Any
+    project: Project | Path | str, kind: str, target: Path | None = None
 ) -> dict[str, Any]:
-    """merge, gguf, ollama, script: the ways out of hauslm."""
+    """`merge` (a transformers folder without PEFT) or `script` (the training without hauslm)."""
+    from hauslm.report.script import lab_script
     from hauslm.share.export import export as room
 
     project = _as_project(project)
     return room(
-        project.scenario, project.folder, kind, target, run=load_record(project, "run"), **options
+        project.scenario,
+        project.folder,
+        kind,
+        target,
+        run=load_record(project, "run"),
+        script=lab_script(project.scenario) if kind == "script" else "",
     )
 
 

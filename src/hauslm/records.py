@@ -530,6 +530,9 @@ class Analysis(Record):
     quotes_verified: int = 0
     quotes_missing: int = 0
     resumed: bool = False
+    sections: int = 0  # sections (times questions) that were asked about
+    flagged: int = 0  # rows from text that tries to steer its reader
+    retried: int = 0  # rows that needed a second attempt
 
 
 class Privacy(Record):

@@ -479,6 +479,10 @@ class AnalysisSection(Section):
     questions: list[str] = Field(
         default_factory=list, description=N_("Questions asked of each article.")
     )
+    labels: list[str] = Field(
+        default_factory=list,
+        description=N_("Categories of the classification; empty: the task's, else the template's."),
+    )
     instruction: str = Field("", description=N_("Instruction to the model; empty: the template's."))
     json_schema: dict[str, Any] | None = Field(
         None, description=N_("JSON Schema of a row; empty: the template's.")
@@ -490,6 +494,13 @@ class AnalysisSection(Section):
     )
     engine: Literal["transformers", "openai"] = Field(
         "transformers", description=N_("What runs the model.")
+    )
+    endpoint: str = Field(
+        "", description=N_("Address of an OpenAI-compatible endpoint (https://host/v1).")
+    )
+    endpoint_model: str = Field("", description=N_("Name of the model at the endpoint."))
+    endpoint_context: int = Field(
+        8192, ge=256, le=10_000_000, description=N_("Context length of that model, in tokens.")
     )
 
 

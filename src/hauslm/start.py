@@ -232,7 +232,7 @@ _DEMO: dict[str, Any] = {
     "model.base": "embedded",
     "documents.paths": ["documents"],
     "adapter.lora_dropout": 0.05,
-    "training.epochs": 3,
+    "training.epochs": 1,
     "training.learning_rate": 0.002,
     "evaluation.task.file": "tasks/roles.jsonl",
     "evaluation.task.kind": "classification",

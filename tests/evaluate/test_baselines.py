@@ -40,7 +40,10 @@ def test_real_abstracts_give_the_measured_baselines(shared_data: Path) -> None:
 def test_entities_of_the_training_items_are_found_again() -> None:
     task = Task(kind="extraction", labels=("SPECIES",))
     train = [TaskItem("1", "a", "mice", [{"text": "mice", "type": "SPECIES"}])]
-    test = [TaskItem("2", "b", "Ten mice and a dormice colony.", []), TaskItem("3", "b", "None.", [])]
+    test = [
+        TaskItem("2", "b", "Ten mice and a dormice colony.", []),
+        TaskItem("3", "b", "None.", []),
+    ]
     found = {b.name: b.answers for b in baselines(task, train, test)}
     assert json.loads(found[DICTIONARY][0]) == [{"text": "mice", "type": "SPECIES"}]
     assert found[DICTIONARY][1] == "[]"

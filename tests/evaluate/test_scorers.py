@@ -11,7 +11,9 @@ from hauslm.evaluate import scorers
 LABELS = ("a", "b", "c")
 
 
-@given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40))
+@given(
+    st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40)
+)
 def test_accuracy_and_macro_f1_agree_with_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     from sklearn.metrics import accuracy_score, f1_score
 
@@ -70,7 +72,16 @@ def test_entities_need_text_and_type() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "valid"),
-    [("[]", 1), ("{}", 0), ("[1", 0), ("", 0), (None, 0), ('"x"', 0), ("[" * 100_000, 0), ("here: []", 0)],
+    [
+        ("[]", 1),
+        ("{}", 0),
+        ("[1", 0),
+        ("", 0),
+        (None, 0),
+        ('"x"', 0),
+        ("[" * 100_000, 0),
+        ("here: []", 0),
+    ],
 )
 def test_json_validity(answer: str | None, valid: int) -> None:
     assert scorers.json_row("[]", answer)[0] == valid

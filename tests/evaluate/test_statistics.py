@@ -33,11 +33,15 @@ def simulated(
 
     # Half of what a document shares is shared by both systems, so that the differences correlate too.
     both = generator.standard_normal(documents)
-    mixed = [np.sqrt(0.5) * both + np.sqrt(0.5) * generator.standard_normal(documents) for _ in "ab"]
+    mixed = [
+        np.sqrt(0.5) * both + np.sqrt(0.5) * generator.standard_normal(documents) for _ in "ab"
+    ]
     return system(0.6 + gain, mixed[0]), system(0.6, mixed[1])
 
 
-@pytest.mark.parametrize(("documents", "items", "correlation"), [(15, 10, 0.3), (40, 10, 0.3), (40, 10, 0.0)])
+@pytest.mark.parametrize(
+    ("documents", "items", "correlation"), [(15, 10, 0.3), (40, 10, 0.3), (40, 10, 0.0)]
+)
 def test_interval_covers_the_true_gain(documents: int, items: int, correlation: float) -> None:
     """Nominal 95 %; 400 seeded repetitions leave a standard error of 1.1 points."""
     generator = np.random.default_rng(20240611)
@@ -87,7 +91,7 @@ def test_ratio_of_unequal_documents_covers() -> None:
 
 def test_sign_flip_is_exact_for_few_documents() -> None:
     """Six documents that all point the same way: 2 of 64 flips are as extreme."""
-    b = np.zeros((6, 2)) + [3.0, 10.0]
+    b = np.tile([3.0, 10.0], (6, 1))
     a = b + np.array([[1.0, 0], [2, 0], [3, 0], [4, 0], [5, 0], [6, 0]])
     assert sign_flip_p(a, b) == pytest.approx(2 / 64)
     assert sign_flip_p(b, b) == 1.0

@@ -9,7 +9,7 @@ import torch
 from tests.train.conftest import Project
 
 from hauslm.base.words import as_text, say
-from hauslm.train import adapters, loop
+from hauslm.train import adapters, leg
 
 BASES = [(name, base) for name, v in adapters.variants().items() for base in v.BASES]
 
@@ -19,15 +19,15 @@ class Kept:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.logits = torch.zeros(0)
-        real = loop._Leg.finish
+        real = leg.Leg.write_adapter
         kept = self
 
-        def finish(leg: Any) -> Any:
-            run = real(leg)
-            kept.logits = logits_of(leg.model, stock=leg.compute)
-            return run
+        def finish(self: Any) -> Any:
+            digest = real(self)
+            kept.logits = logits_of(self.model, stock=self.compute)
+            return digest
 
-        monkeypatch.setattr(loop._Leg, "finish", finish)
+        monkeypatch.setattr(leg.Leg, "write_adapter", finish)
 
 
 IDS = torch.arange(3, 40).unsqueeze(0)
@@ -75,9 +75,7 @@ def test_round_trip(
 ) -> None:
     kept = Kept(monkeypatch)
     method = "qlora" if stored == "nf4" else "lora"
-    run = project.run(
-        {"method": method}, {"variant": variant}, model={"quantisation": stored}
-    )
+    run = project.run({"method": method}, {"variant": variant}, model={"quantisation": stored})
     assert run.method == method
     assert run.loss.last != run.loss.first
     again = reloaded(project, stored)
@@ -114,7 +112,7 @@ def test_loftq_starts_closer_to_the_base_than_plain_qlora(
     base = AutoModelForCausalLM.from_pretrained(project.folder.root / "base", dtype=torch.float32)
     target = logits_of(base)
     errors = {}
-    real = loop._Leg.learn
+    real = leg.Leg.learn
 
     def learn(leg: Any) -> None:
         errors[leg.settings.adapter["variant"]] = float(
@@ -123,7 +121,7 @@ def test_loftq_starts_closer_to_the_base_than_plain_qlora(
         leg.compute._fast()
         real(leg)
 
-    monkeypatch.setattr(loop._Leg, "learn", learn)
+    monkeypatch.setattr(leg.Leg, "learn", learn)
     for variant in ("lora", "loftq"):
         project.run({"method": "qlora", "max_steps": 1}, {"variant": variant, "r": 16})
     assert errors["loftq"] < 0.8 * errors["lora"]
@@ -131,6 +129,6 @@ def test_loftq_starts_closer_to_the_base_than_plain_qlora(
 
 def test_each_variant_says_when_to_use_it() -> None:
     for name, variant in adapters.variants().items():
-        assert variant.NAME == name
+        assert name == variant.NAME
         assert as_text(say(variant.WHEN)).endswith(".")
         assert variant.extra_parameters(64, 128, 8) == (128 if name == "dora" else 0)

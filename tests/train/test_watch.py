@@ -199,12 +199,20 @@ def test_no_advice_when_all_is_well() -> None:
 
 def test_the_published_learning_rates_come_out() -> None:
     """LoRA Without Regret: Llama-3.1-8B 2.9e-4, Llama-3.2-3B 3.6e-4 (tinker-cookbook); QLoRA 2e-4."""
-    assert presets.learning_rate("llama", 4096, 8e9, "lora").value == pytest.approx(2.86e-4, rel=0.02)
-    assert presets.learning_rate("llama", 3072, 3e9, "lora").value == pytest.approx(3.6e-4, rel=0.02)
-    assert presets.learning_rate("qwen3", 4096, 8e9, "lora").value == pytest.approx(4.7e-4, rel=0.02)
+    assert presets.learning_rate("llama", 4096, 8e9, "lora").value == pytest.approx(
+        2.86e-4, rel=0.02
+    )
+    assert presets.learning_rate("llama", 3072, 3e9, "lora").value == pytest.approx(
+        3.6e-4, rel=0.02
+    )
+    assert presets.learning_rate("qwen3", 4096, 8e9, "lora").value == pytest.approx(
+        4.7e-4, rel=0.02
+    )
     assert presets.learning_rate("mistral", 4096, 7e9, "qlora").value == 2e-4
     assert presets.learning_rate("llama", 8192, 70e9, "qlora").value == 1e-4
-    assert presets.learning_rate("llama", 4096, 8e9, "full").value == pytest.approx(2.86e-5, rel=0.02)
+    assert presets.learning_rate("llama", 4096, 8e9, "full").value == pytest.approx(
+        2.86e-5, rel=0.02
+    )
     assert presets.learning_rate("unheard-of", 4096, 8e9, "lora").value == 2e-4
     assert presets.learning_rate("llama", 256, 6e6, "lora").value == 2e-3
 

@@ -60,11 +60,10 @@ def facts_of_shard(job: Job, shard: Shard) -> list[Facts]:
 
 
 def words_of_shard(
-    folder: Path, shard: Shard, facts: Sequence[Facts]
+    folder: Path, number: int, facts: Sequence[Facts]
 ) -> Iterator[tuple[Facts, NDArray[np.uint64]]]:
     """The word hashes of each document of a shard, in order."""
-    path = folder / f"words-{shard.number:05d}.bin"
-    with path.open("rb") as stream:
+    with (folder / f"words-{number:05d}.bin").open("rb") as stream:
         for one in facts:
             raw = stream.read(4 * one.words)
             yield one, np.frombuffer(raw, dtype="<u4").astype(np.uint64)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 
 from hauslm.base.words import Sentence, say
 from hauslm.data.rights import FREE
@@ -51,7 +52,6 @@ class Findings:
     share_to: str = "no"
     control_spellings: int = 0
     characters_per_token: float = 0.0
-    notices: list[Sentence] = field(default_factory=list)
 
 
 def histogram(lengths: Iterable[int]) -> dict[str, int]:
@@ -59,9 +59,7 @@ def histogram(lengths: Iterable[int]) -> dict[str, int]:
     counts: Counter[int] = Counter()
     for length in lengths:
         counts[max(i for i, edge in enumerate(_EDGES) if edge <= length)] += 1
-    names = [f"{low}-{high - 1}" for low, high in zip(_EDGES, _EDGES[1:], strict=False)] + [
-        f"{_EDGES[-1]}-"
-    ]
+    names = [f"{low}-{high - 1}" for low, high in pairwise(_EDGES)] + [f"{_EDGES[-1]}-"]
     return {names[i]: counts[i] for i in sorted(counts)}
 
 
@@ -224,14 +222,12 @@ def _splits(found: Findings) -> list[Sentence]:
 
 
 def _task(task: Task, items: Sequence[TaskItem]) -> list[Sentence]:
-    out: list[Sentence] = []
     by_split = Counter(item.split for item in items)
-    for split in ("train", "test"):
-        if not by_split.get(split):
-            out.append(
-                say("The task has no items in the {split} part. Add labelled documents, or name evaluation: task: "
-                    "train_file and test_file.", split=split)
-            )  # fmt: skip
+    out: list[Sentence] = [
+        say("The task has no items in the {split} part. Add labelled documents, or name evaluation: task: "
+            "train_file and test_file.", split=split)
+        for split in ("train", "test") if not by_split.get(split)
+    ]  # fmt: skip
     documents = {item.document for item in items if item.split == "test"}
     if 0 < len(documents) < MINIMUM_TEST_DOCUMENTS:
         out.append(
@@ -265,8 +261,3 @@ def _task(task: Task, items: Sequence[TaskItem]) -> list[Sentence]:
                 labels=unseen[:8])
         )  # fmt: skip
     return out
-
-
-def adapter_parameters(shapes: Sequence[tuple[int, int]], r: int) -> int:
-    """LoRA parameters for weight matrices of (outputs, inputs): r times (outputs + inputs), summed."""
-    return sum(r * (outputs + inputs) for outputs, inputs in shapes)

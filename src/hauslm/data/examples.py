@@ -24,6 +24,7 @@ from hauslm.data.tokens import Encoded, Tokenizer
 from hauslm.records import Sample
 
 OVERLAP_SHARE = 8  # one eighth of the sequence length ...
+SMALLEST_PART = 128  # characters of a labelled text; a smaller part would ask about nothing
 OVERLAP_MOST = 64  # ... but at most this many tokens
 
 _PARAGRAPH = re.compile(rb"\n\s*\n\s*|\n")
@@ -301,34 +302,34 @@ def _task_rows(
         if len(row[0]) <= seq_len:
             yield row
             return
-    for part in item.without_neighbours().parts(_room(task, item, tokenizer, seq_len)):
+    yield from _fitting_parts(task, item.without_neighbours(), tokenizer, seq_len, len(item.text))
+
+
+def _fitting_parts(
+    task: Task, item: TaskItem, tokenizer: Tokenizer, seq_len: int, characters: int
+) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.bool_]]]:
+    """Parts of the item, halved until each fits with its instruction and answer."""
+    for part in item.parts(max(1, characters // 2)):
         (row,) = encode_chat(_with_answer(task, part), tokenizer)
-        yield from windows(*row, seq_len)
+        if len(row[0]) <= seq_len:
+            yield row
+        elif characters > SMALLEST_PART:
+            yield from _fitting_parts(task, part, tokenizer, seq_len, characters // 2)
+        else:
+            (empty,) = encode_chat(_with_answer(task, part.with_text("")), tokenizer)
+            raise DataError(
+                "H332",
+                say(
+                    "Instruction and answer of item {id} leave no room for its text in {seq_len:,} tokens.",
+                    id=item.id,
+                    seq_len=seq_len,
+                ),
+                next_step=say("Raise training.seq_len to at least {tokens:,}.", tokens=2 * len(empty[0])),
+            )
 
 
 def _with_answer(task: Task, item: TaskItem) -> list[dict[str, str]]:
     return [*task_messages(task, item), {"role": "assistant", "content": answer_text(task, item)}]
-
-
-def _room(task: Task, item: TaskItem, tokenizer: Tokenizer, seq_len: int) -> int:
-    """Characters of text that fit beside instruction and answer."""
-    empty = item.without_neighbours().with_text("")
-    (row,) = encode_chat(_with_answer(task, empty), tokenizer)
-    left = seq_len - len(row[0]) - 8
-    if left < seq_len // 4:
-        raise DataError(
-            "H332",
-            say(
-                "Instruction and answer of item {id} leave no room for its text in {seq_len:,} tokens.",
-                id=item.id,
-                seq_len=seq_len,
-            ),
-            next_step=say(
-                "Raise training.seq_len to at least {tokens:,}.", tokens=2 * len(row[0]) + 16
-            ),
-        )
-    per_token = len(item.text) / max(1, tokenizer.count(item.text))
-    return max(32, int(left * per_token * 0.85))
 
 
 def sample(example: Example, tokenizer: Tokenizer, most_tokens: int = 400) -> Sample:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Gathered:
 
     @property
     def count(self) -> int:
-        return sum(shard.count for shard in self.shards)
+        return sum(shard.documents for shard in self.shards)
 
     def notices(self) -> list[Sentence]:
         """What a reader must know about reading: limits, parts left out, remarks of the readers."""
@@ -119,8 +119,6 @@ def _chosen(
     documents: Iterator[Document], scenario: Scenario, gathered: Gathered
 ) -> Iterator[Document]:
     """Documents that pass the gate, each text once, at most `max_documents`."""
-    from dataclasses import replace
-
     section = scenario.documents
     own = scenario.scenario.data.copyright == "own"
     seen: dict[str, str] = {}

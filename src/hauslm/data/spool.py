@@ -22,7 +22,7 @@ class Shard(NamedTuple):
     start: int
     end: int
     first: int
-    count: int
+    documents: int
 
 
 def to_row(document: Document) -> dict[str, Any]:
@@ -113,5 +113,5 @@ class SpoolWriter:
 def read_shard(path: Path, shard: Shard) -> Iterator[Document]:
     with path.open("rb") as stream:
         stream.seek(shard.start)
-        for _ in range(shard.count):
+        for _ in range(shard.documents):
             yield from_row(json.loads(stream.readline()))

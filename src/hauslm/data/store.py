@@ -133,9 +133,11 @@ class ExampleStore:
 
     def _find_meta(self) -> None:
         meta = _mapped(self._meta_path, np.dtype("u1"))
-        ends, block = [], 1 << 24
-        for start in range(0, len(meta), block):
-            ends.append(np.flatnonzero(meta[start : start + block] == 0x0A) + start + 1)
+        block = 1 << 24
+        ends = [
+            np.flatnonzero(meta[start : start + block] == 0x0A) + start + 1
+            for start in range(0, len(meta), block)
+        ]
         starts = np.concatenate([np.zeros(1, dtype=np.int64), *ends]).astype(np.int64)
         if len(starts) - 1 != len(self):
             raise self._damaged("rows of meta.jsonl")
@@ -215,7 +217,7 @@ class StoreWriter:
                 os.fsync(stream.fileno())
             with_suffix(self.prefix, ".offsets.bin").unlink(missing_ok=True)
             for suffix in SUFFIXES:
-                os.replace(self._staged(suffix), with_suffix(self.prefix, suffix))
+                self._staged(suffix).replace(with_suffix(self.prefix, suffix))
             fsync_folder(self.prefix.parent)
         except OSError as error:
             raise disk_error(error, self.prefix) from error

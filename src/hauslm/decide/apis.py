@@ -23,7 +23,7 @@ from hauslm.decide.candidate import Candidate, Collected, fact, vendor_title
 from hauslm.decide.cost import Bill, PriceStep, Settings
 from hauslm.decide.gates import floor, warning
 from hauslm.decide.providers import Terms, terms
-from hauslm.decide.tokens import Density, density
+from hauslm.decide.tokens import Density, density, reasons
 from hauslm.records import Fact, Gate
 from hauslm.scenario import ScenarioAnswers, UserPrice
 
@@ -210,7 +210,11 @@ def _permanence(model: Model, ask: Inquiry, *, tuned: bool) -> tuple[Gate, ...]:
 
 def _end_of_tuning(model: Model, ask: Inquiry) -> list[Gate]:
     last = min(
-        (d for d in (model.fine_tuning_until, model.shutdown_date and model.shutdown_date.date) if d),
+        (
+            d
+            for d in (model.fine_tuning_until, model.shutdown_date and model.shutdown_date.date)
+            if d
+        ),
         default=None,
     )
     if last is None or last >= ask.until.isoformat():
@@ -241,11 +245,14 @@ def _priced(
     if end is not None and ask.on.isoformat() < end < ask.until.isoformat():
         month = ask.month(end)
         migrations = (month,)
-        steps = [s for s in steps if s.from_month < month] + _afterwards(model, way, ask, month, steps)
+        steps = [s for s in steps if s.from_month < month] + _afterwards(
+            model, way, ask, month, steps
+        )
     bill = Bill(
         base.id,
         characters_per_token=dense.quantity.value,
         tokenizer_known=dense.known,
+        reasons=base.scored is not None and reasons(base.scored),
         usd=True,
         prices=tuple(steps),
         migrations=migrations,
@@ -295,18 +302,22 @@ def _user_priced(base: Candidate, user: UserPrice, dense: Density) -> Candidate:
     price_in, price_out = user.input_usd_per_mtok, user.output_usd_per_mtok
     if price_in is None or price_out is None:
         return replace(
-            base, missing=(say("The project file gives only one of the two prices (input, output)."),)
+            base,
+            missing=(say("The project file gives only one of the two prices (input, output)."),),
         )
-    source = {"source": f"hauslm.yaml: {user.source}", "date": user.date}
+    source, date = f"hauslm.yaml: {user.source}", user.date
     bill = Bill(
         base.id,
         characters_per_token=dense.quantity.value,
         tokenizer_known=dense.known,
+        reasons=base.scored is not None and reasons(base.scored),
         prices=(PriceStep(0.0, price_in, price_out),),
     )
     own = (
-        fact(say("Price of input"), replace(given(price_in, "USD/Mtok"), **source)),
-        fact(say("Price of output"), replace(given(price_out, "USD/Mtok"), **source)),
+        fact(say("Price of input"), replace(given(price_in, "USD/Mtok"), source=source, date=date)),
+        fact(
+            say("Price of output"), replace(given(price_out, "USD/Mtok"), source=source, date=date)
+        ),
     )
     return replace(base, bill=bill, details=lambda: (*own, *base.facts))
 

@@ -53,7 +53,7 @@ class Candidate:
         """The traits as a key: candidates with the same ones stand alike before the rules."""
         return tuple(sorted(self.traits.items()))
 
-    @property
+    @cached_property
     def facts(self) -> tuple[Fact, ...]:
         return self.details() if self.details else ()
 

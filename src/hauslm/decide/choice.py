@@ -85,9 +85,7 @@ def out_of_capacity(bills: Bills, found: Costs, settings: Settings) -> NDArray[n
     return np.asarray(over & (bills.columns["own_machine"] > 0))
 
 
-def too_late(
-    bills: Bills, limits: Limits, found: Costs, settings: Settings
-) -> NDArray[np.bool_]:
+def too_late(bills: Bills, limits: Limits, found: Costs, settings: Settings) -> NDArray[np.bool_]:
     """The backlog takes the own machine longer than the deadline, in the hours that are left."""
     if limits.deadline_days is None:
         return np.zeros_like(found.horizon, dtype=bool)
@@ -97,9 +95,7 @@ def too_late(
     return np.asarray(late & (bills.columns["own_machine"] > 0))
 
 
-def out_of_budget(
-    contenders: Contenders, found: Costs, settings: Settings
-) -> NDArray[np.bool_]:
+def out_of_budget(contenders: Contenders, found: Costs, settings: Settings) -> NDArray[np.bool_]:
     """The monthly cost, or the price of a machine to be bought, exceeds what was stated."""
     limits = contenders.limits
     over = np.zeros_like(found.horizon, dtype=bool)

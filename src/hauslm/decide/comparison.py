@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from hauslm.base.words import Sentence
 from hauslm.decide.context import Context
 from hauslm.decide.criteria import criteria
 from hauslm.decide.gates import legal_notice
-from hauslm.decide.verdict import situation
-from hauslm.records import Comparison, ComparisonRow, Decision, Evaluation, Record, Said
+from hauslm.decide.verdict import Measured, situation
+from hauslm.records import Comparison, ComparisonRow, Decision, Evaluation, Said
 from hauslm.scenario import Scenario
 
 
@@ -18,7 +16,7 @@ def compare(
     *,
     decision: Decision | None = None,
     evaluation: Evaluation | None = None,
-    measured: Iterable[Record] = (),
+    measured: Measured = (),
 ) -> Comparison:
     """The table for a scenario. With a `decision` the winner stands on its side of it.
 
@@ -39,7 +37,7 @@ def compare(
                 title=Said.of(Sentence(criterion.title, {})),
                 cloud=cloud,
                 local=local,
-                ahead=ahead,  # type: ignore[arg-type]
+                ahead=ahead,
             )
         )
     return Comparison(

@@ -7,6 +7,7 @@ from here and compute nothing twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,7 +81,8 @@ class Context:
         rows = [
             r
             for r, c in enumerate(self.judged.candidates)
-            if (c.kind not in APIS if apis else c.kind != kind) and not self.judged.misses_a_floor(r)
+            if (c.kind not in APIS if apis else c.kind != kind)
+            and not self.judged.misses_a_floor(r)
         ]
         return min(rows, key=self.judged.cost, default=None)
 
@@ -102,8 +104,10 @@ class Context:
     def monthly(self, row: int) -> float:
         return float(self.judged.costs.monthly[row, 0])
 
-    def per_document(self, row: int) -> float:
-        return float(self.judged.costs.per_document[row, 0])
+    def per_document(self, row: int) -> float | None:
+        """EUR per document; None where no documents are demanded."""
+        value = float(self.judged.costs.per_document[row, 0])
+        return None if math.isnan(value) else value
 
     def line(self, row: int, *names: str) -> float:
         """EUR over the horizon of some lines of the bill."""
@@ -111,21 +115,21 @@ class Context:
 
     def cost_facts(self, row: int) -> tuple[Fact, ...]:
         source = "cost formula over the horizon"
-        return (
+        each = self.per_document(row)
+        found = [
             fact(say("Cost per month"), derived(self.monthly(row), "EUR/month", source)),
             fact(say("Cost over the horizon"), derived(self.judged.cost(row), "EUR", source)),
-            fact(say("Cost per document"),
-                 derived(self.per_document(row), "EUR/document", source)),
-        )  # fmt: skip
+        ]
+        if each is not None:
+            found.append(fact(say("Cost per document"), derived(each, "EUR/document", source)))
+        return tuple(found)
 
     def parameter(self, name: str) -> Quantity:
         return self.judged.parameters[name].quantity
 
     def facts_named(self, row: int, *starts: str) -> tuple[Fact, ...]:
         """Those figures of a candidate whose label begins with one of the English words."""
-        return tuple(
-            f for f in self.candidate(row).facts if f.label.template.startswith(starts)
-        )
+        return tuple(f for f in self.candidate(row).facts if f.label.template.startswith(starts))
 
     def name(self, row: int) -> Sentence:
         return self.candidate(row).title

@@ -57,6 +57,7 @@ class Bill:
     id: str
     characters_per_token: float = 4.3
     tokenizer_known: bool = True
+    reasons: bool = False  # thinks before it answers, and the thoughts are paid for as output
     tuned: bool = False
     # an API
     usd: bool = True
@@ -96,6 +97,7 @@ class Settings:
     # tokens
     instruction_tokens: Number = 0.0
     glossary_tokens: Number = 0.0
+    reasoning_tokens: Number = 0.0
     reference_characters_per_token: Number = 4.3
     token_factor: Number = 1.0
     repeat_factor: Number = 1.0
@@ -221,7 +223,9 @@ def costs(bills: Bills, settings: Settings) -> Costs:
     A line is zero when an option does not have it; `horizon` is the sum of the lines, `monthly` that
     sum over the months, `per_document` that sum over all documents of the horizon.
     """
-    s = {k: np.atleast_1d(np.asarray(v, dtype=float))[None, :] for k, v in settings.as_dict().items()}
+    s = {
+        k: np.atleast_1d(np.asarray(v, dtype=float))[None, :] for k, v in settings.as_dict().items()
+    }
     c = bills.columns
     months = s["months"]
     documents = s["backlog_documents"] + s["documents_per_month"] * months
@@ -272,11 +276,12 @@ def _tokens(c: Columns, s: Columns) -> Columns:
     prefix = s["instruction_tokens"] + np.where(c["tuned"] > 0, 0.0, s["glossary_tokens"])
     repeat = s["repeat_factor"]
     document = s["characters_per_document"] / c["characters_per_token"] * doubt
+    thoughts = np.where(c["reasons"] > 0, s["reasoning_tokens"], 0.0)
     return {
         "ratio": ratio,
         "input": document * repeat,
         "prefix": prefix * ratio * repeat,
-        "output": s["tokens_out_per_document"] * ratio * repeat,
+        "output": (s["tokens_out_per_document"] + thoughts) * ratio * repeat,
     }
 
 
@@ -363,7 +368,9 @@ def _hardware(c: Columns, s: Columns) -> Columns:
     life = s["hardware_life_months"]
     with np.errstate(invalid="ignore"):
         renewals = np.where(np.isinf(life), 0.0, np.ceil(s["months"] / life - 1e-9) - 1)
-        age = np.where(renewals > 0, s["months"] - renewals * np.where(renewals > 0, life, 0), s["months"])
+        age = np.where(
+            renewals > 0, s["months"] - renewals * np.where(renewals > 0, life, 0), s["months"]
+        )
     bought = np.where(c["own_machine"] > 0, renewals + np.where(c["paid"] > 0, 0.0, 1.0), 0.0)
     rate = np.where(c["gpu_price_in_usd"] > 0, s["eur_per_usd"], 1.0)
     gpu = c["gpu_price"] * rate * s["hardware_price_factor"]

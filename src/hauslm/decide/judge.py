@@ -19,9 +19,9 @@ from hauslm.catalog.schema import Model, Rule
 from hauslm.decide import choice
 from hauslm.decide.candidate import Candidate, Collected
 from hauslm.decide.choice import Contenders, Limits
-from hauslm.decide.cost import Bills, Costs, Settings, costs, documents_at_capacity
+from hauslm.decide.cost import Array, Bills, Costs, Settings, costs, documents_at_capacity
 from hauslm.decide.gates import floor, rule_gates, standing_by_rules, warning
-from hauslm.decide.machines import has_gpu
+from hauslm.decide.places import has_gpu
 from hauslm.decide.scores import Panel, panel_for, rank_panel
 from hauslm.decide.settings import Parameter, glossary, settings_of
 from hauslm.records import Gate
@@ -30,7 +30,6 @@ from hauslm.scenario import ScenarioAnswers
 # AI Act guidelines: a modifier becomes a provider above a third of the original training compute;
 # where that is not known, a third of the 1e23 FLOP that make a model general-purpose.
 THIRD_OF_COMPUTE_FLOP = 1e23 / 3
-
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Judged:
         squares), which is neither the best nor the worst of all worlds.
         """
         names = [n for n, p in self.parameters.items() if p.quantity.lowest < p.quantity.highest]
-        columns: dict[str, choice.Array] = {}
+        columns: dict[str, Array] = {}
         for place, name in enumerate(names):  # column 2k: the k-th figure low, 2k+1: high
             q = self.parameters[name].quantity
             values = np.full(2 * len(names), q.value)
@@ -319,7 +318,9 @@ def _quality(candidate: Candidate, scenario: ScenarioAnswers) -> list[Floor]:
         return []
     name = scenario.quality.benchmark
     model = candidate.scored
-    scores = [s.score for s in (model.scores if model else ()) if s.benchmark == name and not s.suspect]
+    scores = [
+        s.score for s in (model.scores if model else ()) if s.benchmark == name and not s.suspect
+    ]
     if not scores:
         what = say(
             "No score on {benchmark} is recorded, so the floor of {least:.1f} is not shown to be met.",

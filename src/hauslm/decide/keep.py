@@ -24,7 +24,9 @@ SHOWN_APIS = ("api/openai/gpt-6-luna/standard", "api/openai/gpt-6-luna/batch")
 def kept_rows(context: Context, chosen: int | None) -> list[int]:
     """Rows to be shown, cheapest first; at most `MOST_OPTIONS`."""
     judged = context.judged
-    must: list[int] = [r for r in (chosen, context.rival, context.cloud, context.local) if r is not None]
+    must: list[int] = [
+        r for r in (chosen, context.rival, context.cloud, context.local) if r is not None
+    ]
     must += [judged.row[i] for i in (SHEET_API, *SHOWN_APIS) if i in judged.row]
     must += [r for r, c in enumerate(judged.candidates) if c.id.startswith("user/")]
     must += _sheet_rows(judged)
@@ -33,7 +35,9 @@ def kept_rows(context: Context, chosen: int | None) -> list[int]:
     fronts = [
         row
         for setting, rows in judged.contenders.groups.items()
-        for row in _front(judged, rows)[: PER_API_SIDE if setting in ("cloud", "hosted") else PER_MACHINE]
+        for row in _front(judged, rows)[
+            : PER_API_SIDE if setting in ("cloud", "hosted") else PER_MACHINE
+        ]
         if setting in ("cloud", "hosted") or setting.startswith("own")
     ]
     kept = list(dict.fromkeys([*must, *best, *fronts]))[:MOST_OPTIONS]
@@ -64,7 +68,8 @@ def _front(judged: Judged, rows: list[int]) -> list[int]:
     alive = sorted((r for r in rows if judged.standing[r] != BLOCKED), key=judged.cost)
     models = [m for m in (judged.candidates[r].scored for r in alive) if m is not None]
     panel = judged.panel(models)
-    front, best = [], float("inf")
+    front: list[int] = []
+    best = float("inf")
     for row in alive:
         model = judged.candidates[row].scored
         place = panel.place(model.id) if panel and model else float("inf")

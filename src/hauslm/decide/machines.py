@@ -10,26 +10,26 @@ the documents.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 from hauslm.base.errors import HauslmError
-from hauslm.base.quantity import Quantity, assumed, derived, given
+from hauslm.base.quantity import Quantity, derived
 from hauslm.base.words import Sentence, say
 from hauslm.catalog import load
-from hauslm.catalog.schema import Gpu, Model, Offer
+from hauslm.catalog.schema import Model
 from hauslm.decide.candidate import Candidate, Collected, fact
-from hauslm.decide.cost import Bill, Settings
+from hauslm.decide.cost import Bill, Bills, Settings, costs
 from hauslm.decide.gates import floor
+from hauslm.decide.places import Place, outdone
 from hauslm.decide.scores import rank_panel
-from hauslm.decide.settings import HOST_PRICE_EUR
 from hauslm.decide.speed import Pace, pace, training_pace
-from hauslm.decide.tokens import density
+from hauslm.decide.tokens import density, reasons
 from hauslm.estimate.memory import inference_memory, training_memory
 from hauslm.estimate.setup import InferenceSetup, Quantisation, TrainingSetup
 from hauslm.records import Fact, Gate
-from hauslm.scenario import ScenarioAnswers, UserPrice
+from hauslm.scenario import ScenarioAnswers
 
 QUANTISATIONS: Mapping[str, Quantisation] = {"bf16": "none", "int8": "int8", "nf4": "nf4"}
 SHEET_MODELS = ("mistral-7b-v0.1", "mistral-7b-v0.3", "llama-3-8b")  # the lab sheet's
@@ -48,25 +48,6 @@ class Measurement:
     quantisation: str
     documents_per_hour: Quantity | None = None
     training_tokens_per_second: Quantity | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """A machine: `setting` is own, buy or rent; price per GPU or per hour, with its source."""
-
-    setting: str
-    gpu: Gpu
-    count: int = 1
-    purchase: Quantity | None = None  # EUR or USD per GPU
-    host_eur: Quantity | None = None
-    rent: Quantity | None = None  # USD per hour and GPU
-    provider: str = ""
-    named: bool = False  # the project file names it
-
-    @property
-    def name(self) -> str:
-        several = f"{self.count}x-" if self.count > 1 else ""
-        return f"{self.setting}-{several}{self.gpu.id}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +71,7 @@ def machine_candidates(scenario: ScenarioAnswers, shop: Workshop, collected: Col
     short = shortlist(_open_models(), shop.languages)
     combinations = len(QUANTISATIONS) * 2
     for place in shop.places:
-        better = _outdone(place, shop.places)
+        better = outdone(place, shop.places)
         if better is not None:
             collected.leave_out(
                 f"{place.name}/*",
@@ -105,35 +86,16 @@ def machine_candidates(scenario: ScenarioAnswers, shop: Workshop, collected: Col
                 collected.considered += combinations
                 continue
             for name in QUANTISATIONS:
+                if name == "int8" and place.setting != "own":
+                    collected.left_out.setdefault(f"{place.name}/*/int8/*", _between())
+                    collected.considered += 2
+                    continue
                 for tuned in (False, True):
                     _consider(place, model, name, tuned, shop, collected)
 
 
-def _outdone(place: Place, others: Sequence[Place]) -> Place | None:
-    """A machine of the same kind that costs no more and is no worse in anything; None for one's own
-    and for the one that the project file names."""
-    if place.setting == "own" or place.named:
-        return None
-
-    def figures(p: Place) -> tuple[float, float, float, float]:
-        price = p.rent if p.setting == "rent" else p.purchase
-        rate = p.gpu.tflops_bf16.value if p.gpu.tflops_bf16 else 0.0
-        return (
-            -(price.value if price else math.inf),
-            p.gpu.memory_gib.value,
-            p.gpu.memory_bandwidth_gb_s.value,
-            rate,
-        )
-
-    mine = figures(place)
-    for other in others:
-        if other.setting != place.setting or other is place:
-            continue
-        theirs = figures(other)
-        no_worse = all(b >= a for a, b in zip(mine, theirs, strict=True))
-        if no_worse and (theirs != mine or other.gpu.id < place.gpu.id):
-            return other
-    return None
+def _between() -> Sentence:
+    return say("8 bit lies between 16 and 4 bit; it is tried on the own machine only.")
 
 
 def shortlist(models: Sequence[Model], languages: Sequence[str]) -> dict[str, Sentence]:
@@ -193,9 +155,39 @@ def _consider(
         return
     candidate = _candidate(identity, place, model, quantisation, tuned, shop)
     if isinstance(candidate, Candidate):
-        into.add(candidate)
+        into.add(_enough(candidate, place, shop))
     else:
         into.leave_out(identity, candidate)
+
+
+def _enough(candidate: Candidate, place: Place, shop: Workshop) -> Candidate:
+    """A machine to be bought gets as many GPUs as the demand needs, up to `MOST_GPUS`."""
+    if place.setting != "buy" or candidate.bill is None:
+        return candidate
+    found = costs(Bills([candidate.bill]), shop.settings)
+    s = shop.settings
+    hours = float(s.available_hours_per_month)
+    running = float(found.hours_per_month[0, 0])
+    running += float(found.training_hours[0, 0]) / float(s.months)
+    backlog = float(found.backlog_hours[0, 0])
+    share = max(running / hours, (running + backlog / float(s.months)) / hours)
+    if shop.deadline_days is not None:
+        days = shop.deadline_days
+        share = max(share, (running + backlog * 365 / 12 / days) / hours)
+    more = math.ceil(share - 1e-9)
+    if more <= 1 or place.count * more > MOST_GPUS:
+        return candidate
+    return _with_gpus(candidate, replace(place, count=place.count * more))
+
+
+def _with_gpus(candidate: Candidate, place: Place) -> Candidate:
+    """The same candidate on more GPUs of the same kind, under the name of that machine."""
+    assert candidate.bill is not None and candidate.scored is not None  # noqa: S101
+    name = f"{place.name}/{candidate.id.split('/', 1)[1]}"
+    terms = _machine_terms(place)
+    bill = replace(candidate.bill, id=name, gpus=float(place.count), **terms)  # type: ignore[arg-type]
+    title = _title(place, candidate.scored, candidate.quantisation, candidate.tuned)
+    return replace(candidate, id=name, setting=place.name, title=title, bill=bill)
 
 
 def _too_long(model: Model, need: int, limit: int) -> Sentence:
@@ -236,7 +228,9 @@ def _needed_gib(
     try:
         return _memory_gib(model.id, quantisation, tuned, context), say("")
     except HauslmError as error:
-        what = error.what if isinstance(error.what, Sentence) else say("Its layout is not understood.")
+        what = (
+            error.what if isinstance(error.what, Sentence) else say("Its layout is not understood.")
+        )
         return None, what
 
 
@@ -287,6 +281,7 @@ def _candidate(
         identity,
         characters_per_token=dense.quantity.value,
         tokenizer_known=dense.known,
+        reasons=reasons(model),
         tuned=tuned,
         gpus=float(place.count),
         seconds_per_input_token=found.seconds_per_input_token,
@@ -445,90 +440,3 @@ def _training_pace(
         if same and row.quantisation in ("", quantisation) and row.training_tokens_per_second:
             return row.training_tokens_per_second
     return training_pace(model.id, quantisation, place.gpu.id, TRAINING_SEQ_LEN)
-
-
-# ---------------------------------------------------------------- places
-
-
-def places(scenario: ScenarioAnswers) -> tuple[Place, ...]:
-    """The own machine (if there is one), machines to be bought, GPUs for rent.
-
-    Raises `UsageError` H120 with the nearest names for an unknown GPU.
-    """
-    return (*_own(scenario), *_to_buy(scenario), *_for_rent(scenario))
-
-
-def has_gpu(scenario: ScenarioAnswers) -> bool:
-    return scenario.hardware.gpu.lower() not in ("none", "") and scenario.hardware.count > 0
-
-
-def _own(scenario: ScenarioAnswers) -> Iterator[Place]:
-    if has_gpu(scenario):
-        gpu = load.gpu(scenario.hardware.gpu)
-        yield Place("own", gpu, scenario.hardware.count, _price(gpu, scenario), _host(scenario))
-
-
-def _to_buy(scenario: ScenarioAnswers) -> Iterator[Place]:
-    named = scenario.hardware.gpu if has_gpu(scenario) else ""
-    for gpu in load.gpus():
-        price = _price(gpu, scenario)
-        if price is None or (not _supported(gpu) and gpu.id != named):
-            continue
-        count = max(1, scenario.hardware.count) if gpu.id == named else 1
-        yield Place("buy", gpu, count, price, _host(scenario), named=gpu.id == named)
-
-
-def _supported(gpu: Gpu) -> bool:
-    """LoRA on 4 bit needs CUDA (bitsandbytes); other makers are listed when the user names them."""
-    return gpu.compute_capability is not None and float(gpu.compute_capability) >= 7.5
-
-
-def _for_rent(scenario: ScenarioAnswers) -> Iterator[Place]:
-    own_prices = {p.model: p for p in scenario.prices if p.usd_per_hour is not None}
-    best: dict[str, Offer] = {}
-    for offer in load.offers():
-        if "serverless" in offer.tier or "spot" in offer.tier:
-            continue  # billed otherwise, or taken away at any time
-        known = best.get(offer.gpu)
-        if known is None or _dearness(offer) < _dearness(known):
-            best[offer.gpu] = offer
-    for gpu_id, offer in sorted(best.items()):
-        if gpu_id in load.ids("gpus") and gpu_id not in own_prices:
-            yield Place("rent", load.gpu(gpu_id), rent=offer.usd_per_hour, provider=offer.provider)
-    for gpu_id, price in own_prices.items():
-        assert price.usd_per_hour is not None  # noqa: S101 - filtered above
-        rent = _user_quantity(price.usd_per_hour, "USD/h", price)
-        yield Place("rent", load.gpu(gpu_id), rent=rent, provider=price.source, named=True)
-
-
-def _dearness(offer: Offer) -> tuple[bool, float]:
-    """Offers of a named provider before market ranges, then the lower price."""
-    return offer.provider == "market", offer.usd_per_hour.value
-
-
-def _user_quantity(value: float, unit: str, price: UserPrice) -> Quantity:
-    return replace(given(value, unit), source=f"hauslm.yaml: {price.source}", date=price.date)
-
-
-def _price(gpu: Gpu, scenario: ScenarioAnswers) -> Quantity | None:
-    """Price of one GPU: the project file's, else the catalog's latest new one, else a used one."""
-    if gpu.id == scenario.hardware.gpu and scenario.hardware.purchase_eur is not None:
-        return given(scenario.hardware.purchase_eur, "EUR")
-    for price in scenario.prices:
-        if price.model == gpu.id and price.purchase_eur is not None:
-            return _user_quantity(price.purchase_eur, "EUR", price)
-    for condition in ("new", "used"):
-        fitting = [p.price for p in gpu.street_prices if p.condition == condition]
-        if fitting:
-            newest = max(fitting, key=lambda q: q.date)
-            low = min(q.lowest for q in fitting)
-            high = max(q.highest for q in fitting)
-            return replace(newest, low=low, high=high)
-    return None
-
-
-def _host(scenario: ScenarioAnswers) -> Quantity:
-    stated = scenario.hardware.host_purchase_eur
-    if stated is not None:
-        return given(stated, "EUR")
-    return assumed(*(HOST_PRICE_EUR[:1]), "EUR", *HOST_PRICE_EUR[1:], "tower for a 450 W card")

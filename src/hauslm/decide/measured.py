@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hauslm.base.words import Sentence, say
-from hauslm.decide.machines import Measurement, has_gpu
-from hauslm.decide.tokens import density
 from hauslm.catalog import load
+from hauslm.decide.machines import Measurement
+from hauslm.decide.places import has_gpu
+from hauslm.decide.tokens import density
 from hauslm.records import Analysis, Plan, Record, Run
 from hauslm.scenario import ScenarioAnswers
 
@@ -36,7 +37,10 @@ def measurements(
             continue
         found.append(row)
         notices.append(
-            say("A speed measured on this machine replaces the estimate for {model}.", model=row.model)
+            say(
+                "A speed measured on this machine replaces the estimate for {model}.",
+                model=row.model,
+            )
         )
     return tuple(found), notices
 

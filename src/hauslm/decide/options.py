@@ -11,14 +11,14 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
+from hauslm.base.quantity import given
 from hauslm.base.words import Sentence, say
 from hauslm.decide.apis import api_candidates, inquiry
 from hauslm.decide.candidate import Candidate, Collected, fact
 from hauslm.decide.cost import Bill, PriceStep, Settings
-from hauslm.decide.machines import Measurement, Workshop, machine_candidates, places
-from hauslm.base.quantity import given
+from hauslm.decide.machines import Measurement, Workshop, machine_candidates
+from hauslm.decide.places import places
 from hauslm.scenario import ScenarioAnswers, UserOption
-
 
 
 def generate(
@@ -98,12 +98,16 @@ def _user_option(option: UserOption, settings: Settings) -> Candidate:
     missing = _gaps(option)
     if missing:
         return replace(base, missing=missing)
-    return replace(base, bill=_user_bill(base.id, option, settings), details=lambda: _user_facts(option))
+    return replace(
+        base, bill=_user_bill(base.id, option, settings), details=lambda: _user_facts(option)
+    )
 
 
 def _gaps(option: UserOption) -> tuple[Sentence, ...]:
     """What the user's figures lack to be a price: nothing is taken for 0."""
-    one_price = (option.price_input_eur_per_mtok is None) != (option.price_output_eur_per_mtok is None)
+    one_price = (option.price_input_eur_per_mtok is None) != (
+        option.price_output_eur_per_mtok is None
+    )
     if one_price:
         return (say("One of the two token prices is missing."),)
     if option.price_eur_per_hour is not None and option.tokens_per_second is None:
@@ -121,7 +125,9 @@ def _user_bill(identity: str, option: UserOption, settings: Settings) -> Bill:
     prices: tuple[PriceStep, ...] = ()
     if option.price_input_eur_per_mtok is not None:
         prices = (
-            PriceStep(0.0, option.price_input_eur_per_mtok, option.price_output_eur_per_mtok or 0.0),
+            PriceStep(
+                0.0, option.price_input_eur_per_mtok, option.price_output_eur_per_mtok or 0.0
+            ),
         )
     own = option.kind == "local"
     return Bill(

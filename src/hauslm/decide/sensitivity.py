@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from hauslm.base.quantity import Quantity, derived
-from hauslm.base.words import N_, Sentence, say
+from hauslm.base.words import Sentence, say
 from hauslm.decide import choice
 from hauslm.decide.choice import Contenders
-from hauslm.decide.cost import Bills, Settings, costs, documents_at_capacity
 from hauslm.decide.context import Context
+from hauslm.decide.cost import Array, Bills, costs, documents_at_capacity
 from hauslm.decide.judge import Judged
 from hauslm.decide.settings import Parameter
-from hauslm.decide.solve import crossings, difference, first_crossing, kinks
+from hauslm.decide.solve import first_crossing, kinks
 from hauslm.records import BreakEven, Flip, Influence, Said
 
 DRAWS = 2000
@@ -31,8 +31,13 @@ MOST_DOCUMENTS = 1e8  # a month; beyond that nobody asks this tool
 FACTOR_SEARCH = 100.0  # figures are moved up and down by at most this factor
 # Figures that may be nought, and how far above what is stated they are searched.
 _SHARES = frozenset(
-    "api_price_decline_per_year service_tax value_loss_per_year residual_share "
-    "repair_share_per_year".split()
+    [
+        "api_price_decline_per_year",
+        "service_tax",
+        "value_loss_per_year",
+        "residual_share",
+        "repair_share_per_year",
+    ]
 )
 
 
@@ -43,8 +48,8 @@ def break_even(context: Context) -> BreakEven:
     """Where the chosen option and its best rival cost the same, in documents a month and in months."""
     chosen, rival = context.chosen, context.rival
     if chosen is None or rival is None:
-        reason = say("There is no option of another kind with a complete price.")
-        return BreakEven(reason=Said.of(reason))
+        nothing = say("There is no option of another kind with a complete price.")
+        return BreakEven(reason=Said.of(nothing))
     judged = context.judged
     bills = judged.contenders.bills
     first, second = bills.rows[chosen], bills.rows[rival]
@@ -71,9 +76,7 @@ def break_even(context: Context) -> BreakEven:
 def _capacity(judged: Judged, rows: Iterable[int]) -> float:
     """Documents a month that the slower own machine of the two can do."""
     most = documents_at_capacity(judged.costs, judged.settings)
-    limits = [
-        float(most[r, 0]) for r in rows if judged.contenders.bills.rows[r].own_machine
-    ]
+    limits = [float(most[r, 0]) for r in rows if judged.contenders.bills.rows[r].own_machine]
     return min([*limits, MOST_DOCUMENTS])
 
 
@@ -98,7 +101,7 @@ class Field:
     rows: tuple[int, ...]  # rows of `judged`
 
 
-def field_of(judged: Judged, chosen: int, per_setting: int = 3) -> Field:
+def field_of(judged: Judged, chosen: int, per_setting: int = 2) -> Field:
     """The cheapest options of each setting (those that meet the need and those that do not)."""
     contenders = judged.contenders
     rows: set[int] = {chosen}
@@ -165,8 +168,10 @@ def _nearest_flip(
         hit = _first_change(judged, field, setting, name, value, low if side < 0 else high)
         if hit is None:
             continue
-        distance = abs(math.log(max(hit[0], 1e-12) / value)) if value > 0 and hit[0] > 0 else abs(
-            hit[0] - value
+        distance = (
+            abs(math.log(max(hit[0], 1e-12) / value))
+            if value > 0 and hit[0] > 0
+            else abs(hit[0] - value)
         )
         if best is None or distance < best[0]:
             best = (distance, *hit)
@@ -213,21 +218,20 @@ def _first_change(
     return where, judged.candidates[row].id
 
 
-def _walk(value: float, end: float, judged: Judged, field: Field, name: str) -> np.ndarray:  # type: ignore[type-arg]
+def _walk(value: float, end: float, judged: Judged, field: Field, name: str) -> Array:
     """Points from `value` to `end`, geometric where the sign allows, with the kinks in between."""
-    if value > 0 and end > 0:
-        points = np.geomspace(value, end, 40)
-    else:
-        points = np.linspace(value, end, 40)
+    points = np.geomspace(value, end, 40) if value > 0 and end > 0 else np.linspace(value, end, 40)
     bills = field.contenders.bills.rows
-    extra = [k for k in kinks(bills[:40], judged.settings, name) if min(value, end) < k < max(value, end)]
+    extra = [
+        k for k in kinks(bills[:40], judged.settings, name) if min(value, end) < k < max(value, end)
+    ]
     both = np.array(sorted({*points.tolist(), *extra}, reverse=end < value))
     return both
 
 
 def _winners(
-    judged: Judged, field: Field, name: str, values: np.ndarray  # type: ignore[type-arg]
-) -> tuple[tuple[str, ...], np.ndarray]:  # type: ignore[type-arg]
+    judged: Judged, field: Field, name: str, values: Array
+) -> tuple[tuple[str, ...], choice.Ints]:
     settings = judged.settings.with_(**{name: values})
     found = costs(field.contenders.bills, settings)
     result = choice.race(field.contenders, found, settings)
@@ -237,9 +241,9 @@ def _winners(
 def _close(
     judged: Judged, field: Field, name: str, left: float, right: float, home: int
 ) -> tuple[float, float]:
-    """Narrow the bracket in which the winner changes: 4 rounds of 32 points, a factor 1e6."""
-    for _ in range(4):
-        grid = np.linspace(left, right, 33)
+    """Narrow the bracket in which the winner changes: 3 rounds of 100 points, a factor 1e6."""
+    for _ in range(3):
+        grid = np.linspace(left, right, 101)
         winners = _winners(judged, field, name, grid)[1]
         k = int(np.nonzero(winners != home)[0][0])
         left, right = float(grid[max(k - 1, 0)]), float(grid[k])
@@ -317,7 +321,9 @@ def switching_value(context: Context) -> Quantity | None:
         return None
     least = min(others, key=context.judged.cost)
     value = context.monthly(chosen) - context.monthly(least)
-    return derived(value, "EUR/month", f"{context.candidate(chosen).id} - {context.candidate(least).id}")
+    return derived(
+        value, "EUR/month", f"{context.candidate(chosen).id} - {context.candidate(least).id}"
+    )
 
 
 # ---------------------------------------------------------------- probability
@@ -346,12 +352,23 @@ def probability(context: Context, field: Field, *, seed: int = 0, draws: int = D
     return derived(share, "1", source, low, high)
 
 
+def rival_cheaper(context: Context, *, seed: int = 0, draws: int = DRAWS) -> float | None:
+    """Share of the draws in which the rival costs less, rules aside; None without a rival."""
+    judged, chosen, rival = context.judged, context.chosen, context.rival
+    if chosen is None or rival is None:
+        return None
+    drawn, _ = _draw(judged.parameters, seed, draws)
+    bills = Bills([judged.contenders.bills.rows[r] for r in (chosen, rival)])
+    found = costs(bills, judged.settings.with_(**drawn)).horizon
+    return float(np.mean(found[1] < found[0]))
+
+
 def _draw(
     parameters: Mapping[str, Parameter], seed: int, draws: int
-) -> tuple[dict[str, choice.Array], int]:
+) -> tuple[dict[str, Array], int]:
     """Triangular draws over every range, value as the mode; figures without a range stay."""
     generator = np.random.default_rng(seed)
-    drawn: dict[str, choice.Array] = {}
+    drawn: dict[str, Array] = {}
     for name in sorted(parameters):
         q = parameters[name].quantity
         if q.lowest >= q.highest:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hauslm.base.errors import MissingError, UsageError
+from hauslm.base.errors import UsageError
 from hauslm.base.quantity import Quantity, assumed, given
 from hauslm.base.words import N_, say
 from hauslm.catalog import load
-from hauslm.catalog.schema import Tariff
 from hauslm.decide.cost import Settings
 from hauslm.decide.tokens import reference_characters_per_token
+from hauslm.estimate.money import electricity_price
+from hauslm.estimate.money import exchange_rate as rate_of
 from hauslm.scenario import ScenarioAnswers
 
 
@@ -40,6 +41,10 @@ HABITS: Mapping[str, tuple[str, str, float, float, float, str]] = {
     "glossary_tokens": (
         N_("Tokens of terms and examples in the prompt where the model is not adapted"), "tokens",
         2000, 500, 8000, "a glossary of some 100 terms with a few worked examples",
+    ),
+    "reasoning_tokens": (
+        N_("Tokens of thought per document, where a model cannot answer without"), "tokens",
+        300, 0, 2000, "lowest effort; paid for like an answer",
     ),
     "token_factor": (
         N_("Tokens against our figure, for tokenizers nobody has offline"), "1", 1.0, 0.85, 1.25,
@@ -136,8 +141,8 @@ _FROM_SCENARIO: tuple[tuple[str, str, str, str, str], ...] = (
 def parameters(scenario: ScenarioAnswers) -> dict[str, Parameter]:
     """Every shared figure by its name in `Settings`.
 
-    Raises `UsageError` H231 for a region without tariff, `MissingError` H530 where the catalog has
-    a gap that only the user can fill.
+    Raises `UsageError`: H231 for a region without tariff, H240 where the catalog has a gap that only
+    the user can fill.
     """
     found: dict[str, Parameter] = {}
 
@@ -170,9 +175,7 @@ def glossary(scenario: ScenarioAnswers) -> Parameter:
     return Parameter("glossary_tokens", title, assumed(value, unit, low, high, why))
 
 
-def _machine_habits(
-    scenario: ScenarioAnswers, put: Callable[[str, str, Quantity], None]
-) -> None:
+def _machine_habits(scenario: ScenarioAnswers, put: Callable[[str, str, Quantity], None]) -> None:
     hardware = scenario.hardware
     load_w = _or_assumed(hardware.host_power_w, "W", HOST_LOAD_W, "processor, memory, drives")
     put("host_load_w", N_("Power of the computer around the GPU under load"), load_w)
@@ -211,94 +214,42 @@ def settings_of(found: Mapping[str, Parameter]) -> Settings:
 
 
 def electricity(scenario: ScenarioAnswers) -> Quantity:
-    """Price of a kWh: the user's, else the region's household tariff, with the spread of all
-    tariffs of that region as its range."""
-    stated = scenario.hardware.price_eur_per_kwh
-    if stated is not None:
-        return given(stated, "EUR/kWh")
-    region = scenario.hardware.region
-    known = [t for t in _tariffs("electricity") if t.value is not None]
-    here = [t for t in known if t.region == region]
-    if not here:
-        regions = ", ".join(sorted({t.region for t in known}))
-        raise UsageError(
-            "H231",
-            say("There is no electricity tariff for the region '{region}'.", region=region),
-            where="hauslm.yaml: scenario.hardware.region",
-            next_step=say(
-                "Give scenario.hardware.price_eur_per_kwh, or one of the regions {regions}.",
-                regions=regions,
-            ),
-        )
-    homes = [t for t in here if "household" in t.customer] or here
-    return _with_spread(max(homes, key=_newest), here)
-
-
-def working_hour(scenario: ScenarioAnswers) -> Quantity:
-    """Full cost of a working hour: the user's, else the catalog's rate for an engineer."""
-    stated = scenario.people.hourly_cost_eur
-    if stated is not None:
-        return given(stated, "EUR/h")
-    rates = [t for t in _tariffs("labour") if t.value is not None and t.value.unit == "EUR/h"]
-    full = [t for t in rates if "without overhead" not in f"{t.customer} {t.period} {t.note}"]
-    if not full:
-        raise _gap("people.hourly_cost_eur")
-    ordered = sorted(full, key=lambda t: t.value.value if t.value else 0.0)
-    return _with_spread(ordered[len(ordered) // 2], full)
+    """Price of a kWh: the user's, else the region's tariff. H231 for a region without one."""
+    return electricity_price(scenario.hardware.region, scenario.hardware.price_eur_per_kwh)
 
 
 def exchange_rate(scenario: ScenarioAnswers) -> Quantity:
-    """EUR per USD: the user's, else the catalog's tariff, else what a vendor's price list in both
-    currencies implies; a rate moves by some 10 % in a year."""
-    stated = scenario.budget.eur_per_usd
-    if stated is not None:
-        return given(stated, "EUR/USD")
-    rates = [t for t in _tariffs("fx") if t.value is not None and t.value.unit == "EUR/USD"]
-    rate = max(rates, key=_newest).value if rates else _implied_rate()
+    """EUR per USD: the user's, else the catalog's; a rate moves by some 10 % in a year."""
+    rate = rate_of(scenario.budget.eur_per_usd)
     if rate is None:
         raise _gap("budget.eur_per_usd")
+    if rate.known == "given" or rate.low is not None:
+        return rate
     return replace(rate, low=rate.value * (1 - RATE_SPREAD), high=rate.value * (1 + RATE_SPREAD))
 
 
-def _implied_rate() -> Quantity | None:
-    """EUR per USD from models that one vendor lists in both currencies: the median ratio of the
-    larger of their two prices, which rounding to cents distorts least."""
-    ratios: list[tuple[float, str, str]] = []
-    for model in load.models():
-        euro, dollar = model.listed_price("EUR"), model.listed_price("USD")
-        if euro is None or dollar is None or not dollar.output.value or dollar.output.value < 1:
-            continue
-        ratios.append((euro.output.value / dollar.output.value, model.name, euro.output.date))
-    if not ratios:
-        return None
-    value, name, date = sorted(ratios)[len(ratios) // 2]
-    names = ", ".join(sorted(n for _, n, _ in ratios))
-    return Quantity(
-        value, "EUR/USD", "derived", source=f"list prices in both currencies ({names})", date=date
-    )
+def working_hour(scenario: ScenarioAnswers) -> Quantity:
+    """Full cost of a working hour: the user's, else the middle one of the catalog's full rates, with
+    the lowest and highest of them as its range."""
+    stated = scenario.people.hourly_cost_eur
+    if stated is not None:
+        return given(stated, "EUR/h")
+    rates = [
+        t.value
+        for t in load.tariffs()
+        if t.kind == "labour" and t.value is not None and t.value.unit == "EUR/h"
+        and "without overhead" not in t.customer
+    ]  # fmt: skip
+    if not rates:
+        raise _gap("people.hourly_cost_eur")
+    ordered = sorted(rates, key=lambda q: q.value)
+    middle = ordered[len(ordered) // 2]
+    return replace(middle, low=ordered[0].value, high=ordered[-1].value)
 
 
-def _tariffs(kind: str) -> list[Tariff]:
-    return [t for t in load.tariffs() if t.kind == kind]
-
-
-def _newest(tariff: Tariff) -> str:
-    return tariff.value.date if tariff.value else ""
-
-
-def _with_spread(chosen: Tariff, others: list[Tariff]) -> Quantity:
-    """The chosen figure with the lowest and highest of its kind as its range."""
-    value = chosen.value
-    assert value is not None  # noqa: S101 - callers filter
-    values = [t.value.value for t in others if t.value is not None]
-    return Quantity(
-        value.value, value.unit, value.known, min(values), max(values), value.source, value.date
-    )
-
-
-def _gap(field: str) -> MissingError:
-    return MissingError(
-        "H530",
+def _gap(field: str) -> UsageError:
+    return UsageError(
+        "H240",
         say("The catalog has no figure for {field}, and nothing is guessed.", field=field),
         where=f"hauslm.yaml: scenario.{field}",
         next_step=say("Give the figure there."),

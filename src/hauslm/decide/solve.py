@@ -8,6 +8,7 @@ Illinois form of regula falsi, until the two costs agree to a hundredth of a cen
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -71,7 +72,7 @@ def crossings(f: Difference, low: float, high: float, breaks: Iterable[float] = 
     inner = sorted({b for b in breaks if low < b < high})
     edges = [low, *inner, high]
     points: list[float] = []
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in itertools.pairwise(edges):
         just_right = left + 1e-9 * max(1.0, abs(left)) if left in inner else left
         points += [just_right, *np.linspace(left, right, SUBDIVISIONS + 1)[1:].tolist()]
     grid = np.array(sorted(set(points)))

@@ -13,9 +13,9 @@ from functools import cache
 from hauslm.base.errors import HauslmError
 from hauslm.base.quantity import Quantity, derived
 from hauslm.catalog import load
-from hauslm.estimate.setup import Quantisation, TrainingSetup
 from hauslm.estimate.efficiency import LORA_SERVING
 from hauslm.estimate.serving import analysis_throughput
+from hauslm.estimate.setup import Quantisation, TrainingSetup
 from hauslm.estimate.speed import training_tokens_per_second
 
 QUANTISATIONS: dict[str, Quantisation] = {"bf16": "none", "int8": "int8", "nf4": "nf4"}

@@ -70,6 +70,12 @@ def mix(tokenizer: str, languages: Sequence[str]) -> float:
     return len(values) / sum(1 / v for v in values)
 
 
+def reasons(model: Model) -> bool:
+    """Whether a model was only ever scored with thoughts before the answer: those are paid for."""
+    methods = [s.method for s in model.scores if s.harness == "EuroEval"]
+    return bool(methods) and all(m.startswith("reasoning") for m in methods)
+
+
 def tokenizer_of(model: Model) -> tuple[str | None, bool]:
     """The measured tokenizer that stands for a model's, and whether it is the very same one."""
     if model.architecture is not None:

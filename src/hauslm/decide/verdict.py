@@ -8,8 +8,7 @@ break ties within one place, and what privacy would have to be worth is printed 
 from __future__ import annotations
 
 import datetime
-import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hauslm.base.errors import RefusedError, UsageError
@@ -19,11 +18,11 @@ from hauslm.catalog import load
 from hauslm.decide import keep, sensitivity
 from hauslm.decide.answers import answer_flips
 from hauslm.decide.candidate import Candidate, Collected, fact
-from hauslm.decide.choice import ADMISSIBLE, BLOCKED, CONDITIONAL, TIE_SHARE
+from hauslm.decide.choice import ADMISSIBLE, CONDITIONAL, TIE_SHARE
 from hauslm.decide.context import Context
 from hauslm.decide.cost import LINES
 from hauslm.decide.criteria import criteria
-from hauslm.decide.gates import legal_notice, unknown_answers
+from hauslm.decide.gates import legal_notice, rule_text, unknown_answers
 from hauslm.decide.judge import Judged, judge
 from hauslm.decide.measured import measurements
 from hauslm.decide.options import generate
@@ -46,9 +45,12 @@ REVISIT_DAYS = 183  # prices and rules are looked at again after half a year at 
 FIRST_DATE = "2023-03-01"  # before this the catalog knows no API price
 
 
+Measured = Iterable[Record] | Mapping[str, Record]
+
+
 @dataclass(frozen=True)
 class Situation:
-    """The scenario before the gates: what `decide`, `compare` and `why` start from."""
+    """The scenario before the gates: what `decide` and `compare` start from."""
 
     context: Context
     collected: Collected
@@ -58,25 +60,27 @@ class Situation:
 def situation(
     scenario: Scenario,
     *,
-    measured: Iterable[Record] = (),
+    measured: Measured = (),
     evaluation: Evaluation | None = None,
 ) -> Situation:
     """Candidates, rules and figures of a scenario, with the winner if there is one.
 
-    Raises `UsageError` H120 (unknown GPU), H231 (no tariff), H232 (date outside the price data),
-    `MissingError` H530 (a gap of the catalog that only the user can fill).
+    Raises `UsageError` H120 (unknown GPU), H231 (no tariff), H241 (date outside the price data),
+    H240 (a gap of the catalog that only the
+    user can fill).
     """
     answers = scenario.scenario
     on = decision_date(scenario)
     found = parameters(answers)
-    rows, notices = measurements(tuple(measured), answers)
+    records = tuple(measured.values() if isinstance(measured, Mapping) else measured)
+    rows, notices = measurements(records, answers)
     collected = generate(answers, settings_of(found), on, rows)
     judged = judge(collected, answers, found, on.isoformat())
     return Situation(Context(judged, judged.choose(), evaluation), collected, tuple(notices))
 
 
 def decision_date(scenario: Scenario) -> datetime.date:
-    """The day whose prices count. H232 for a day that the price data cannot know."""
+    """The day whose prices count. H241 for a day that the price data cannot know."""
     stated = scenario.scenario.horizon.decision_date
     today = datetime.date.today()
     if stated is None:
@@ -85,14 +89,14 @@ def decision_date(scenario: Scenario) -> datetime.date:
         day = datetime.date.fromisoformat(stated)
     except ValueError as error:
         raise UsageError(
-            "H232",
+            "H241",
             say("There is no day {day}.", day=stated),
             where="hauslm.yaml: scenario.horizon.decision_date",
             next_step=say("Write the date as YYYY-MM-DD, or leave it empty for today."),
         ) from error
     if stated < FIRST_DATE or day > today + datetime.timedelta(days=366):
         raise UsageError(
-            "H232",
+            "H241",
             say("For {day:date} there are no prices: the price data begin on {first:date}, and more "
                 "than a year ahead nobody has announced any.", day=stated, first=FIRST_DATE),
             where="hauslm.yaml: scenario.horizon.decision_date",
@@ -104,15 +108,15 @@ def decision_date(scenario: Scenario) -> datetime.date:
 def decide(
     scenario: Scenario,
     *,
-    measured: Iterable[Record] = (),
+    measured: Measured = (),
     evaluation: Evaluation | None = None,
     previous: Decision | None = None,
     seed: int = 0,
 ) -> Decision:
     """The decision for a scenario.
 
-    `measured` are records of this machine (Plan with evidence probe, Run, Analysis) whose figures
-    replace estimates; `evaluation` replaces benchmarks; against `previous` the changes are told.
+    `measured` are records of this machine (Plan with evidence probe, Run, Analysis; by name or in any
+    order) whose figures replace estimates; `evaluation` replaces benchmarks; against `previous` the changes are told.
     Raises `RefusedError` H460 with the rules if no option is left, and what `situation` raises.
     """
     place = situation(scenario, measured=measured, evaluation=evaluation)
@@ -193,17 +197,25 @@ def _refused(context: Context) -> RefusedError:
         # The shortest list of obstacles is what stands between this kind and a verdict.
         if known is None or len(rules) < len(known):
             by_kind[candidate.kind] = rules
-    parts = "; ".join(f"{kind}: {', '.join(sorted(names))}" for kind, names in sorted(by_kind.items()))
+    parts = "; ".join(
+        f"{kind}: {', '.join(sorted(names))}" for kind, names in sorted(by_kind.items())
+    )
     named = sorted({n for names in by_kind.values() for n in names})
     known_rules = set(load.ids("rules"))
     texts = [load.rule(n) for n in named if n in known_rules]
-    from hauslm.decide.gates import rule_text
-
-    first = rule_text(texts[0]) if texts else say("No machine that is there or may be bought can do it.")
+    first = (
+        rule_text(texts[0])
+        if texts
+        else say("No machine that is there or may be bought can do it.")
+    )
     questions = sorted({p for r in texts for p in r.when if p.startswith("scenario.")})
     return RefusedError(
         "H460",
-        say("No option is left. What stands against each kind: {parts}. {text}", parts=parts, text=first),
+        say(
+            "No option is left. What stands against each kind: {parts}. {text}",
+            parts=parts,
+            text=first,
+        ),
         where="hauslm.yaml: " + (", ".join(questions) if questions else "scenario"),
         next_step=say(
             "Check these answers, or add a machine, staff or an option of the own institution "
@@ -225,12 +237,18 @@ def _option(context: Context, candidate: Candidate, ends: tuple[float, float] | 
     gates = judged.gates(candidate)
     facts = candidate.facts
     said: dict[str, Said] = {}
+    if row is not None:
+        said = {c.id: Said.of(c.brief(context, row)) for c in criteria()}
     for missing in candidate.missing:
         said["missing"] = Said.of(missing)
     for number, note in enumerate(candidate.notes, 1):
         said[f"note_{number}"] = Said.of(note)
-    admissible = not context.obstacles(row) if row is not None else not any(
-        g.effect == "BLOCK" or (g.effect == "REQUIRE" and g.severity == "high") for g in gates
+    admissible = (
+        not context.obstacles(row)
+        if row is not None
+        else not any(
+            g.effect == "BLOCK" or (g.effect == "REQUIRE" and g.severity == "high") for g in gates
+        )
     )
     return Option(
         id=candidate.id,
@@ -253,7 +271,7 @@ def _cost(context: Context, row: int, ends: tuple[float, float]) -> Cost:
     judged = context.judged
     source = "cost formula over the horizon"
     low, high = ends
-    months = float(judged.settings.months)  # type: ignore[arg-type]
+    months = float(judged.settings.months)
     total = judged.cost(row)
     lines = [
         fact(Sentence(title, {}), derived(float(judged.costs.lines[name][row, 0]), "EUR", source))
@@ -269,9 +287,11 @@ def _cost(context: Context, row: int, ends: tuple[float, float]) -> Cost:
     )
 
 
-def _per_document(each: float, total: float, low: float, high: float, source: str) -> Quantity:
-    """Per document, or 0 documents: the whole horizon stands for one (and says so)."""
-    if each != each:  # no demand at all
+def _per_document(
+    each: float | None, total: float, low: float, high: float, source: str
+) -> Quantity:
+    """Per document; without any demand the whole horizon stands for one, and the source says so."""
+    if each is None:
         return derived(total, "EUR/document", source + "; no documents are demanded", low, high)
     scale = each / total if total else 0.0
     return derived(each, "EUR/document", source, low * scale, high * scale)
@@ -282,10 +302,11 @@ def _per_document(each: float, total: float, low: float, high: float, source: st
 
 def _figures(context: Context, *, assumed: bool) -> list[Fact]:
     """The shared figures: those that nobody stated, or all of them."""
-    found = []
-    for parameter in context.judged.parameters.values():
-        if not assumed or parameter.quantity.known == "assumed":
-            found.append(fact(Sentence(parameter.title, {}), parameter.quantity))
+    found = [
+        fact(Sentence(p.title, {}), p.quantity)
+        for p in context.judged.parameters.values()
+        if not assumed or p.quantity.known == "assumed"
+    ]
     if assumed:
         tie = Quantity(TIE_SHARE, "1", "assumed", source="what a cost estimate can tell apart")
         found.append(fact(say("Costs of one place that count as equal"), tie))
@@ -316,6 +337,12 @@ def _notices(place: Situation) -> list[Sentence]:
             say("Listed without a cost, because a price was not found: {names}.",
                 names=", ".join(sorted(missing)))
         )  # fmt: skip
+    cheaper = sensitivity.rival_cheaper(context)
+    if cheaper is not None and context.rival is not None:
+        found.append(
+            say("By cost alone {name} would win in {share:.0%} of the draws over the assumed ranges.",
+                name=context.name(context.rival), share=cheaper)
+        )  # fmt: skip
     open_answers = unknown_answers(load.rules(), judged.scenario)
     if open_answers:
         found.append(
@@ -344,10 +371,9 @@ def _price_changes(context: Context) -> list[str]:
         return []
     model = context.candidate(row).model
     end = load.model(model).shutdown_date if model in load.ids("models") else None
+    changes = context.facts_named(row, "Price of input from {day:date} on")
     found = [end.date] if end else []
-    for change in context.facts_named(row, "Price of input from {day:date} on"):
-        found.append(str(change.label.values.get("day", "")))
-    return [d for d in found if d]
+    return [d for d in (*found, *(str(c.label.values.get("day", "")) for c in changes)) if d]
 
 
 def _triggers(context: Context) -> list[Sentence]:
@@ -364,54 +390,8 @@ def _triggers(context: Context) -> list[Sentence]:
         say("The own evaluation contradicts the benchmarks, or shows no gain from the adapter."),
         say("A court or a regulator changes a rule named here (C-703/25 P and C-250/25 are pending)."),
     ]  # fmt: skip
-    for day in _price_changes(context):
-        found.append(say("On {day:date} a price changes or a model ends.", day=day))
+    found += [
+        say("On {day:date} a price changes or a model ends.", day=d)
+        for d in _price_changes(context)
+    ]
     return found
-
-
-def why(scenario: Scenario, option: str, *, measured: Iterable[Record] = ()) -> tuple[Sentence, ...]:
-    """Why an option was chosen, cut or left out: its gates, its cost, what beats it.
-
-    `UsageError` H233 with the nearest ids if there is no such option.
-    """
-    from hauslm.base.errors import did_you_mean
-
-    place = situation(scenario, measured=measured)
-    context, judged = place.context, place.context.judged
-    by_id = {c.id: c for c in (*judged.candidates, *judged.incomplete)}
-    if option in by_id:
-        return _why(context, by_id[option])
-    reasons = place.collected.left_out
-    for name, reason in reasons.items():
-        if option == name or fnmatch.fnmatchcase(option, name):
-            return (reason,)
-    raise UsageError(
-        "H233",
-        say("No option '{name}' was considered.", name=option),
-        next_step=did_you_mean(option, [*by_id, *reasons]),
-    )
-
-
-def _why(context: Context, candidate: Candidate) -> tuple[Sentence, ...]:
-    judged = context.judged
-    row = judged.row.get(candidate.id)
-    found: list[Sentence] = [*candidate.missing]
-    if row is not None:
-        found.append(
-            say("{name} costs {cost:EUR} over the horizon, {monthly:EUR} a month.",
-                name=candidate.title, cost=judged.cost(row), monthly=context.monthly(row))
-        )  # fmt: skip
-    for gate in judged.gates(candidate):
-        found.append(
-            say("{rule} ({effect}): {text}", rule=gate.rule, effect=gate.effect, text=gate.why.sentence())
-        )
-    if row is not None and context.chosen is not None and row != context.chosen:
-        best = context.candidate(context.chosen)
-        if judged.standing[row] != BLOCKED:
-            found.append(
-                say("The verdict went to {other}, which costs {cost:EUR}.",
-                    other=best.title, cost=judged.cost(context.chosen))
-            )  # fmt: skip
-    elif row is not None and row == context.chosen:
-        found.append(say("This is the verdict."))
-    return tuple(found)

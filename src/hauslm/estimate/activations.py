@@ -52,6 +52,9 @@ def _attention_bytes(s: TrainingSetup) -> float:
     if s.attention in ("masked", "eager"):
         pair = query  # repeat_kv writes one copy per query head
     size = act * (2 * query + 2 * pair) + 4.0 * a.n_heads
+    if a.family in shape.FUSED_NAMES:
+        # the values are a view of the joint product, which keeps queries and keys alive as well
+        size += act * (query + pair)
     if s.attention == "eager":
         # softmax output in fp32, and its cast for the product with the values
         size += a.n_heads * s.seq_len * (4.0 + (act if act < 4 else 0.0)) - act * query
@@ -102,7 +105,8 @@ def _dora_bytes(s: TrainingSetup, chosen: tuple[shape.Linear, ...]) -> float:
     if not s.dora:
         return 0.0
     act = activation_bytes(s)
-    return sum(2 * act * x.n_out * x.active for x in chosen)
+    own = 4.0 if s.arithmetic == "mixed" and s.adapter_dtype == "fp32" else act
+    return sum((act + own) * x.n_out * x.active for x in chosen)
 
 
 def in_flight_bytes(s: TrainingSetup) -> float:
@@ -112,14 +116,17 @@ def in_flight_bytes(s: TrainingSetup) -> float:
     size = a.intermediate_size
     if a.n_experts:
         size = (a.moe_intermediate_size or size) * (a.experts_per_token or 1)
+    hidden = a.hidden_size
     mlp_adapted = s.method != "full" and any(
         x.reads == "mlp_product" for x in shape.adapted(a, s.targets)
     )
     if not mlp_adapted:
-        return act * (3 * a.hidden_size + 3 * size)
-    if s.adapter_dtype == "fp32" and act < 4 and s.arithmetic != "lean":
-        return act * (7 * a.hidden_size + (5 if s.dropout else 3) * size)
-    return act * (3 * a.hidden_size + (3 if s.dropout else 2) * size)
+        return act * (hidden + 3 * size)
+    if s.adapter_dtype != "fp32" or act == 4 or s.arithmetic == "lean":
+        return act * (hidden + 2 * size)
+    if s.arithmetic == "autocast":
+        return act * (5 * hidden + (5 if s.dropout else 3) * size)
+    return act * (7 * hidden + 3 * size if s.dropout else 6 * hidden + 2 * size)
 
 
 def transient_bytes(s: TrainingSetup) -> float:

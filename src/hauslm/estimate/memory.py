@@ -209,7 +209,8 @@ def _at_loss(s: TrainingSetup) -> dict[str, float]:
         parts["logits"] = FUSED_CHUNK_BYTES * chunk
     else:
         around = (4.0 + (0 if s.loss == "naive" else act)) * hidden
-        parts["logits"] = LOGIT_BYTES[s.loss] * vocabulary * s.tokens
+        capped = act if s.architecture.family == "gemma2" else 0.0  # tanh(logits) is kept too
+        parts["logits"] = (LOGIT_BYTES[s.loss] + capped) * vocabulary * s.tokens
     parts["activations"] = s.tokens * (_saved_bytes(s) + around)
     if s.method != "full" or s.gradient_accumulation_steps > 1:
         parts["gradients"] += _gradient_bytes(s)

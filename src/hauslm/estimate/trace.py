@@ -56,9 +56,7 @@ class StorageCounter(TorchDispatchMode):
         self.peak = 0
         self._known: dict[int, Any] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
@@ -142,7 +140,9 @@ class _PackedProduct(torch.autograd.Function):
 
 
 def _packed_forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-    kind = torch.bfloat16 if x.dtype == torch.float32 and torch.is_autocast_enabled("cpu") else x.dtype
+    kind = (
+        torch.bfloat16 if x.dtype == torch.float32 and torch.is_autocast_enabled("cpu") else x.dtype
+    )
     out: torch.Tensor = _PackedProduct.apply(
         x.to(kind), self.weight, (self.out_features, self.in_features)
     )
@@ -261,6 +261,48 @@ def _build(config: dict[str, Any], s: TrainingSetup, layers: int, checkpointed: 
     return model
 
 
+def real_model(config: dict[str, Any], s: TrainingSetup, device: str) -> nn.Module:
+    """The same model with random weights on a real device, with torch's own attention (`probe`)."""
+    from transformers import AutoModelForCausalLM
+
+    model: nn.Module = AutoModelForCausalLM.from_config(
+        _transformers_config(config, s.architecture.n_layers),
+        dtype=getattr(torch, DTYPES[s.base_dtype]),
+        attn_implementation="eager" if s.attention == "eager" else "sdpa",
+    )
+    if s.quantisation != "none":
+        _quantise(model, s)
+    model = model.to(device)
+    if s.method != "full":
+        model = _adapted(model, s).to(device)
+    model.train()
+    _set_checkpointing(model, s, s.checkpointed_layers)
+    _replace_forwards(model, s)
+    return model
+
+
+def _quantise(model: nn.Module, s: TrainingSetup) -> None:
+    """Linear layers of the blocks as bitsandbytes' own; they are quantised when moved."""
+    import bitsandbytes
+
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is not nn.Linear or child is head:
+                continue
+            sizes = (child.in_features, child.out_features, child.bias is not None)
+            if s.quantisation == "int8":
+                made = bitsandbytes.nn.Linear8bitLt(*sizes, has_fp16_weights=False)
+            else:
+                made = bitsandbytes.nn.Linear4bit(
+                    *sizes, compute_dtype=child.weight.dtype, quant_type="nf4",
+                    compress_statistics=s.quantisation == "nf4_dq",
+                )  # fmt: skip
+            made.load_state_dict(child.state_dict())
+            made.requires_grad_(False)
+            setattr(parent, name, made)
+
+
 def _require_eager_where_asked(model: Any, s: TrainingSetup) -> None:
     asked = model.config._attn_implementation
     if s.attention != "eager" and asked != ATTENTION_NAME:
@@ -337,10 +379,16 @@ def _set_checkpointing(model: Any, s: TrainingSetup, checkpointed: int) -> None:
 
 
 def _replace_forwards(model: nn.Module, s: TrainingSetup) -> None:
+    """CUDA's dropout operator everywhere, lean arithmetic where the setup says so."""
     for module in model.modules():
         if isinstance(module, nn.Dropout) and module.p > 0:
             module.forward = types.MethodType(_dropout_forward, module)  # type: ignore[method-assign]
-        if s.arithmetic == "lean" and s.method != "full" and not s.dora and hasattr(module, "lora_A"):
+        if (
+            s.arithmetic == "lean"
+            and s.method != "full"
+            and not s.dora
+            and hasattr(module, "lora_A")
+        ):
             module.forward = types.MethodType(_lean_forward, module)  # type: ignore[method-assign]
 
 
@@ -381,7 +429,7 @@ class _Peaks:
         return (self.rest, self.forward, self.backward, self.update)
 
 
-def _optimizer(parameters: list[nn.Parameter], s: TrainingSetup) -> Callable[[], Any]:
+def optimizer_of(parameters: list[nn.Parameter], s: TrainingSetup) -> Callable[[], Any]:
     if s.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
         states: list[torch.Tensor] = []
 
@@ -402,7 +450,7 @@ def _inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _forward(model: Any, s: TrainingSetup, ids: torch.Tensor) -> torch.Tensor:
+def loss_of(model: Any, s: TrainingSetup, ids: torch.Tensor) -> torch.Tensor:
     """The loss, as the setup computes it."""
     if s.loss == "fused":
         causal = _inner(model)
@@ -426,14 +474,14 @@ def _run(config: dict[str, Any], s: TrainingSetup, layers: int, checkpointed: in
     with FakeTensorMode(allow_non_fake_inputs=True), counter:
         _swap_for_fakes(model)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        update = _optimizer(parameters, s)
+        update = optimizer_of(parameters, s)
         ids = torch.zeros((s.micro_batch_size, s.seq_len), dtype=torch.long)
         for _ in range(2):
             forward = backward = 0.0
             for _ in range(min(2, s.gradient_accumulation_steps)):
                 counter.restart()
                 with torch.autocast("cpu", torch.bfloat16, enabled=s.arithmetic == "autocast"):
-                    loss = _forward(model, s, ids)
+                    loss = loss_of(model, s, ids)
                 forward = counter.peak
                 counter.restart()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -448,9 +496,7 @@ def _run(config: dict[str, Any], s: TrainingSetup, layers: int, checkpointed: in
     return peaks
 
 
-def _peaks(
-    config: dict[str, Any], s: TrainingSetup, samples: tuple[int, int]
-) -> _Peaks:
+def _peaks(config: dict[str, Any], s: TrainingSetup, samples: tuple[int, int]) -> _Peaks:
     """Peaks of the whole model, extrapolated from a few layers."""
     layers, k = s.architecture.n_layers, s.checkpointed_layers
     if layers <= max(samples):

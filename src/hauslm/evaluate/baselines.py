@@ -93,7 +93,10 @@ def tfidf_logistic(
     from sklearn.linear_model import LogisticRegression
 
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    features = [words.fit_transform([i.text for i in train]), words.transform([i.text for i in test])]
+    features = [
+        words.fit_transform([i.text for i in train]),
+        words.transform([i.text for i in test]),
+    ]
     if position:
         columns = (_tenths(train), _tenths(test))
         features = [
@@ -113,9 +116,7 @@ def _tenths(items: Sequence[TaskItem]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return columns
 
 
-def from_dictionary(
-    task: Task, train: Sequence[TaskItem], test: Sequence[TaskItem]
-) -> list[str]:
+def from_dictionary(task: Task, train: Sequence[TaskItem], test: Sequence[TaskItem]) -> list[str]:
     """JSON lists with every marked mention of the training items that stands in the text as whole words.
 
     A mention marked with several types gets the most frequent one. Label lists (no mentions) get the
@@ -131,8 +132,12 @@ def from_dictionary(
     types = {text: min(c, key=lambda k: (-c[k], k)) for text, c in known.items()}
     answers = []
     for item in test:
-        found = sorted((place, text) for text in types if (place := _stands_in(text, item.text)) >= 0)
-        label: list[Any] = [t if task.label_list else {"text": t, "type": types[t]} for _, t in found]
+        found = sorted(
+            (place, text) for text in types if (place := _stands_in(text, item.text)) >= 0
+        )
+        label: list[Any] = [
+            t if task.label_list else {"text": t, "type": types[t]} for _, t in found
+        ]
         answers.append(answer_text(task, TaskItem(item.id, item.document, item.text, label)))
     return answers
 

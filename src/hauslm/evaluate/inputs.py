@@ -67,39 +67,53 @@ def stream(path: Path, split: str) -> Iterator[Text]:
                 )  # fmt: skip
 
 
-def held_out(path: Path, most: int) -> Texts:
-    """Test documents, at most `most`, chosen by the hash of their name and in the order of their id."""
+def _by_hash(path: Path, split: str, most: int) -> tuple[list[Text], int]:
+    """At most `most` documents of a split, those with the smallest hash; and how many there are."""
     kept: list[tuple[int, str, Text]] = []
     available = 0
-    for text in stream(path, "test"):
+    for text in stream(path, split):
         available += 1
         entry = (-int(rank(text.id)[:15], 16), text.id, text)
         if len(kept) < most:
             heapq.heappush(kept, entry)
-        elif entry > kept[0]:
+        elif entry[:2] > kept[0][:2]:
             heapq.heapreplace(kept, entry)
-    texts = Texts(sorted((t for _, _, t in kept), key=lambda t: t.id), available)
-    if available > len(texts.test):
+    return sorted((t for _, _, t in kept), key=lambda t: t.id), available
+
+
+def held_out(path: Path, most: int) -> Texts:
+    """Test documents, at most `most`, chosen by the hash of their name and in the order of their id."""
+    texts = Texts(*_by_hash(path, "test", most))
+    if texts.available > len(texts.test):
         texts.notices.append(
             say(
                 "Bits per byte are measured on {used:,} of {all:,} held-out documents "
                 "(evaluation.max_documents).",
                 used=len(texts.test),
-                all=available,
+                all=texts.available,
             )
         )
     return texts
 
 
-def find_leaks(path: Path, texts: Texts) -> None:
-    """Fill `texts.shared`: test documents whose wording also stands in training documents."""
+def sampled_train(path: Path, most: int) -> list[Text]:
+    """Training documents, at most `most`, chosen by the hash of their name."""
+    return _by_hash(path, "train", most)[0]
+
+
+def find_leaks(path: Path, texts: Texts, trial: Trial | None) -> None:
+    """Fill `texts.shared`: test documents (of the corpus, of the task) whose wording also stands in
+    training documents or training items."""
     overlap = Overlap()
-    for text in texts.test:
-        overlap.add_test(text.id, word_hashes(text.text))
+    tested = {t.id: t.text for t in texts.test}
+    for name, text in _joined_items(trial.test if trial else ()).items():
+        tested.setdefault(name, text)
+    for name, text in tested.items():
+        overlap.add_test(name, word_hashes(text))
     overlap.seal()
     scanned = 0
-    for text in stream(path, "train"):
-        scanned += len(text.text)
+    for document in stream(path, "train"):
+        scanned += len(document.text)
         if scanned > SCAN_CHARACTERS:
             texts.notices.append(
                 say(
@@ -109,10 +123,19 @@ def find_leaks(path: Path, texts: Texts) -> None:
                 )
             )
             break
-        overlap.add_train(text.id, word_hashes(text.text))
-    texts.shared = {
-        t.id: share for t in texts.test if (share := overlap.share_of(t.id)) >= LEAK_SHARE
-    }
+        overlap.add_train(document.id, word_hashes(document.text))
+    for name, text in _joined_items(trial.train if trial else ()).items():
+        overlap.add_train(name, word_hashes(text))
+    shares = {name: overlap.share_of(name) for name in tested}
+    texts.shared = {name: share for name, share in shares.items() if share >= LEAK_SHARE}
+
+
+def _joined_items(items: Sequence[TaskItem]) -> dict[str, str]:
+    """The text of all items of a document, in their order."""
+    joined: dict[str, list[str]] = {}
+    for item in items:
+        joined.setdefault(item.document, []).append(item.text)
+    return {name: " ".join(parts) for name, parts in joined.items()}
 
 
 def load_items(path: Path) -> dict[str, list[TaskItem]]:

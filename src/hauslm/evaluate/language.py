@@ -127,7 +127,9 @@ def occurrences(texts: Sequence[Text], terms: Sequence[Term]) -> list[Occurrence
     """Every place where an allowed form of a term stands, longest forms first, none overlapping."""
     found: list[Occurrence] = []
     for text in texts:
-        fitting = [t for t in terms if not t.language or t.language == text.language or not text.language]
+        fitting = [
+            t for t in terms if not t.language or t.language == text.language or not text.language
+        ]
         forms = {f: t for t in reversed(fitting) for f in t.forms}
         if not forms:
             continue
@@ -163,7 +165,9 @@ class Terms:
     chosen: tuple[Row, ...]
 
 
-def chosen_occurrences(texts: Sequence[Text], terms: Sequence[Term]) -> tuple[list[Occurrence], int]:
+def chosen_occurrences(
+    texts: Sequence[Text], terms: Sequence[Term]
+) -> tuple[list[Occurrence], int]:
     """The places that are tested, at most MOST_OCCURRENCES of them, and how many there are."""
     found = occurrences(texts, terms)
     return spread(found, MOST_OCCURRENCES), len(found)
@@ -177,7 +181,13 @@ def term_scores(ledger: Ledger, system: System, places: Sequence[Occurrence]) ->
         pairs += [(place.before, form + place.after) for form in (place.form, *place.forbidden)
                   if place.forbidden]  # fmt: skip
         units.append(
-            Unit("terms", f"{place.document}#{number}", place.document, tuple(pairs), {"term": place.term})
+            Unit(
+                "terms",
+                f"{place.document}#{number}",
+                place.document,
+                tuple(pairs),
+                {"term": place.term},
+            )
         )
     title = say("Terms ({system})", system=system.name)
     scores = ledger.score(system, units, title)

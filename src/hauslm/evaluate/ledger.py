@@ -89,9 +89,7 @@ class Ledger:
         title: Sentence,
     ) -> list[list[Scored]]:
         """Per unit the scores of its pairs, in the order given."""
-        keys = [
-            self._key(system, "score", [list(p) for p in u.pairs], len(u.pairs)) for u in units
-        ]
+        keys = [self._key(system, "score", [list(p) for p in u.pairs], len(u.pairs)) for u in units]
         todo = [i for i, key in enumerate(keys) if key not in self._rows]
         self.reused += len(units) - len(todo)
         done = len(units) - len(todo)
@@ -191,7 +189,10 @@ class Ledger:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -212,7 +213,9 @@ def _open(path: Path) -> Journal:
     return Journal(path, fsync_every=1 << 30)
 
 
-def _batches(todo: Sequence[int], sizes: Sequence[int], limit: int = BATCH_CHARACTERS) -> Iterator[list[int]]:
+def _batches(
+    todo: Sequence[int], sizes: Sequence[int], limit: int = BATCH_CHARACTERS
+) -> Iterator[list[int]]:
     """Indices in batches of about `limit` characters, longest first: the peak comes at the start."""
     batch: list[int] = []
     held = 0

@@ -49,7 +49,9 @@ class Measure:
         if not keep:
             return None
         documents = [self.documents[i] for i in keep]
-        tables = [by_document(documents, [self.rows[s][i] for i in keep])[1] for s in (system, other)]
+        tables = [
+            by_document(documents, [self.rows[s][i] for i in keep])[1] for s in (system, other)
+        ]
         return compare(
             tables[0], tables[1], self.metric, higher_is_better=self.higher_is_better, seed=seed
         )
@@ -67,7 +69,9 @@ def family(
     return with_holm(made)
 
 
-def differences(families: Mapping[tuple[str, str], Mapping[str, Comparison]]) -> tuple[Difference, ...]:
+def differences(
+    families: Mapping[tuple[str, str], Mapping[str, Comparison]],
+) -> tuple[Difference, ...]:
     """The record's rows; differences without an interval (a single document) are left to the notices."""
     return tuple(
         Difference(

@@ -126,7 +126,8 @@ def repeated(texts: Sequence[Text]) -> list[Probe]:
                 where.setdefault(sentence, text.id)
     often = sorted((s for s, n in counts.items() if n > 1), key=lambda s: (-counts[s], s))
     return [
-        Probe(f"repeated-{n}", where[s], *_halves(s)) for n, s in enumerate(often[:MOST_REPEATED], 1)
+        Probe(f"repeated-{n}", where[s], *_halves(s))
+        for n, s in enumerate(often[:MOST_REPEATED], 1)
     ]
 
 
@@ -161,7 +162,9 @@ def secrets(texts: Sequence[Text]) -> list[Probe]:
             if value not in first:
                 start = max(0, match.start() - SECRET_CONTEXT_CHARACTERS)
                 cut = match.start() - text.text[match.start() - 1].isspace()
-                first[value] = Probe(value, text.id, text.text[start:cut], text.text[cut : match.end()])
+                first[value] = Probe(
+                    value, text.id, text.text[start:cut], text.text[cut : match.end()]
+                )
     chosen = sorted(first, key=lambda v: (-counts[v], rank(v)))[:MOST_SECRETS]
     return [first[v] for v in chosen]
 
@@ -221,7 +224,10 @@ def measure(
     """
     count = adapter.model.count_tokens
     wanted = how_many_spans(training_tokens)
-    groups = {"train": spans(train, wanted, count), "unseen": spans(unseen, max(1, wanted // 2), count)}
+    groups = {
+        "train": spans(train, wanted, count),
+        "unseen": spans(unseen, max(1, wanted // 2), count),
+    }
     rates: dict[str, dict[str, Any]] = {}
     for system in (base, adapter):
         rates[system.name] = {g: _rate(_greedy(ledger, system, p)) for g, p in groups.items()}
@@ -262,7 +268,14 @@ def _rate(scored: Sequence[Scored]) -> dict[str, Any]:
 
     n, hits = len(scored), sum(s.greedy for s in scored)
     if not n:
-        return {"spans": 0, "reproduced": 0, "rate": 0.0, "low": 0.0, "high": 1.0, "nats_per_token": None}
+        return {
+            "spans": 0,
+            "reproduced": 0,
+            "rate": 0.0,
+            "low": 0.0,
+            "high": 1.0,
+            "nats_per_token": None,
+        }
     return {
         "spans": n,
         "reproduced": hits,

@@ -52,6 +52,11 @@ class Asked:
 # ---------------------------------------------------------------- prompts
 
 
+def gold(task: Task, item: TaskItem) -> str:
+    """The right answer of an item as text."""
+    return answer_text(task, item)
+
+
 def messages_of(task: Task, item: TaskItem) -> tuple[Message, ...]:
     return tuple(
         Message(m["role"], m["content"])  # type: ignore[arg-type]
@@ -106,7 +111,10 @@ def _parts(
         characters = int(characters * 0.7)
     raise RefusedError(
         "H662",
-        say("The instruction of the task leaves no room for a text in {limit:,} tokens.", limit=limit),
+        say(
+            "The instruction of the task leaves no room for a text in {limit:,} tokens.",
+            limit=limit,
+        ),
         next_step=say("Shorten evaluation.task.instruction, or raise training.seq_len."),
     )
 
@@ -141,7 +149,9 @@ def _common_start(texts: Sequence[str]) -> str:
 # ---------------------------------------------------------------- answering
 
 
-def answer_room(task: Task, train: Sequence[TaskItem], model: LanguageModel, *, likelihood: bool) -> int:
+def answer_room(
+    task: Task, train: Sequence[TaskItem], model: LanguageModel, *, likelihood: bool
+) -> int:
     """Tokens for an answer: the longest label, or half as much again as the longest training answer."""
     if task.kind != EXTRACTION:
         longest = max((model.count_tokens(label) for label in task.labels), default=1)
@@ -168,7 +178,7 @@ def by_likelihood(
             a.item.id,
             a.item.document,
             tuple((prompt, c) for prompt in map(model.render, a.prompts) for c in endings),
-            {"gold": str(a.item.label), "labels": labels},
+            {"gold": gold(task, a.item), "labels": labels},
         )
         for a in items
     ]
@@ -198,7 +208,7 @@ def by_generation(
             f"{a.item.id}:{n}" if len(a.prompts) > 1 else a.item.id,
             a.item.document,
             Request(prompt, max_new_tokens=answer_tokens),
-            {"gold": a.item.label},
+            {"gold": gold(task, a.item)},
         )
         for a in items
         for n, prompt in enumerate(a.prompts)
@@ -233,15 +243,27 @@ def label_in(text: str, labels: Sequence[str]) -> str | None:
     return spelt[longest[0]] if len(longest) == 1 else None
 
 
-def cut_notice(answers: Sequence[Answer], system: str) -> Sentence | None:
-    """How many answers ran into the token limit, if any did."""
-    cut = sum(a.cut for a in answers)
-    if not cut:
-        return None
-    return say(
-        "{cut:,} of {all:,} answers of {system} did not end within the token limit; they were scored "
-        "as they are.",
-        cut=cut,
-        all=len(answers),
-        system=system,
-    )
+def answer_notices(answers: Sequence[Answer], system: str) -> list[Sentence]:
+    """How many answers ran into the token limit or named no label, if any did."""
+    found = []
+    cut, silent = sum(a.cut for a in answers), sum(a.value is None for a in answers)
+    if cut:
+        found.append(
+            say(
+                "{count:,} of {all:,} answers ({system}) did not end within the token limit; they were "
+                "scored as they are.",
+                count=cut,
+                all=len(answers),
+                system=system,
+            )
+        )
+    if silent:
+        found.append(
+            say(
+                "{count:,} of {all:,} answers ({system}) name no label; they count as wrong.",
+                count=silent,
+                all=len(answers),
+                system=system,
+            )
+        )
+    return found

@@ -19,10 +19,14 @@ FEWEST_DOCUMENTS = 3
 _WORD = re.compile(r"[^\W\d_]{6,}")
 # Frequent in articles of every field; their probability says nothing about this one.
 _EVERYWHERE = frozenset(
-    """abstract results method methods discussion introduction conclusion conclusions background
-    between during should against therefore however although because measured analysis
-    ergebnisse methode methoden einleitung schluss hintergrund zusammenfassung zwischen während
-    jedoch deshalb dadurch werden wurden wurde konnte können""".split()
+    word
+    for line in (
+        "abstract results method methods discussion introduction conclusion conclusions background",
+        "between during should against therefore however although because measured analysis",
+        "ergebnisse methode methoden einleitung schluss hintergrund zusammenfassung zwischen",
+        "während jedoch deshalb dadurch werden wurden wurde konnte können",
+    )
+    for word in line.split()
 )
 
 

@@ -39,7 +39,9 @@ def judge(headline: Measure, leaked: frozenset[str], *, seed: int) -> Verdict:
         return Verdict(found, _no_evidence(headline.name, against_base), against_base)
     if found == "worse":
         return Verdict(found, _worse(headline.name, against_base), against_base)
-    clean = headline.compared(ADAPTER, BASE_NAME, seed=seed, without=leaked) if leaked else against_base
+    clean = (
+        headline.compared(ADAPTER, BASE_NAME, seed=seed, without=leaked) if leaked else against_base
+    )
     if clean is None or finding(clean) != "better":
         text = say(
             "No demonstrable gain: the adapter is ahead of the base only if documents count whose "
@@ -78,16 +80,16 @@ METRIC_NAMES: dict[str, Sentence] = {
 
 def _better(metric: str, c: Comparison) -> Sentence:
     return say(
-        "Better: the adapter changes {metric} by {value:+.3f} against the base (95 % interval {low:+.3f} "
-        "to {high:+.3f}, {documents:,} documents).",
+        "Better: the adapter changes {metric} by {value:.3f} against the base (95 % interval {low:.3f} "
+        "to {high:.3f}, {documents:,} documents).",
         **_figures(metric, c),
     )
 
 
 def _worse(metric: str, c: Comparison) -> Sentence:
     return say(
-        "Worse: the adapter changes {metric} by {value:+.3f} against the base (95 % interval {low:+.3f} "
-        "to {high:+.3f}, {documents:,} documents).",
+        "Worse: the adapter changes {metric} by {value:.3f} against the base (95 % interval {low:.3f} "
+        "to {high:.3f}, {documents:,} documents).",
         **_figures(metric, c),
     )
 
@@ -96,13 +98,13 @@ def _no_evidence(metric: str, c: Comparison) -> Sentence:
     if c.documents < 2:
         return say(
             "No demonstrable gain: one document alone allows no statement about others "
-            "({metric}: {value:+.3f}).",
+            "({metric}: {value:.3f}).",
             metric=METRIC_NAMES.get(metric, metric),
             value=c.value,
         )
     return say(
-        "No demonstrable gain: the adapter changes {metric} by {value:+.3f} (95 % interval {low:+.3f} to "
-        "{high:+.3f}, {documents:,} documents; detectable from {detectable:.3f}). {why}",
+        "No demonstrable gain: the adapter changes {metric} by {value:.3f} (95 % interval {low:.3f} to "
+        "{high:.3f}, {documents:,} documents; detectable from {detectable:.3f}). {why}",
         **_figures(metric, c),
         detectable=c.detectable,
         why=why_no_evidence(c),
@@ -111,7 +113,7 @@ def _no_evidence(metric: str, c: Comparison) -> Sentence:
 
 def _only_majority(metric: str, c: Comparison) -> Sentence:
     return say(
-        "No demonstrable gain: the adapter beats the base ({metric} {value:+.3f}), but not the answer "
+        "No demonstrable gain: the adapter beats the base ({metric} {value:.3f}), but not the answer "
         "that always names the most frequent label, so nothing shows that it learned the task.",
         metric=METRIC_NAMES.get(metric, metric),
         value=c.value,
@@ -130,7 +132,9 @@ BASELINE_NAMES: dict[str, Sentence] = {
 def against_baselines(headline: Measure, names: Sequence[str]) -> list[Sentence]:
     """What an adapter is told that does not beat the simple baselines."""
     mine = headline.value(ADAPTER)
-    unbeaten = [n for n in names if (v := headline.value(n)) is not None and mine is not None and mine <= v]
+    unbeaten = [
+        n for n in names if (v := headline.value(n)) is not None and mine is not None and mine <= v
+    ]
     if not unbeaten or mine is None:
         return []
     best = max(unbeaten, key=lambda n: headline.value(n) or 0.0)
@@ -155,9 +159,19 @@ def secondary(comparisons: dict[str, Comparison], headline: str) -> list[Sentenc
             continue
         shown = {"metric": METRIC_NAMES.get(name, name), "value": c.value}
         if direction == "better":
-            found.append(say("Also better than the base, corrected for several metrics: {metric} ({value:+.3f}).", **shown))
+            found.append(
+                say(
+                    "Also better than the base, corrected for several metrics: {metric} ({value:.3f}).",
+                    **shown,
+                )
+            )
         else:
-            found.append(say("Worse than the base, corrected for several metrics: {metric} ({value:+.3f}).", **shown))
+            found.append(
+                say(
+                    "Worse than the base, corrected for several metrics: {metric} ({value:.3f}).",
+                    **shown,
+                )
+            )
     return found
 
 

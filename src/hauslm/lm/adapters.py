@@ -41,6 +41,7 @@ class Adapters:
         self._routed: tuple[str, ...] | None = None
         self._hooks = ExitStack()
         self._counter = 0
+        self.merged = ""  # the adapter that was folded into the weights
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._loaded)
@@ -127,6 +128,16 @@ class Adapters:
     def route(self, adapters: Sequence[str]) -> None:
         """From now on row i of a forward pass uses adapter `adapters[i]`."""
         wanted = tuple(adapters)
+        if self.merged:
+            if set(wanted) != {self.merged}:
+                raise UsageError(
+                    "H800",
+                    say(
+                        "'{name}' was merged into the base; only it can be asked.", name=self.merged
+                    ),
+                    next_step=say("Load the base model again."),
+                )
+            return
         if len(set(wanted)) == 1:
             wanted = wanted[:1]  # one adapter for all rows, however many
         if self._peft is None or wanted == self._routed:
@@ -143,6 +154,12 @@ class Adapters:
             names = [PEFT_BASE if n == BASE else self._loaded[n].internal for n in wanted]
             self._hooks.enter_context(tuner._enable_peft_forward_hooks(adapter_names=names))
         self._routed = wanted
+
+    def merge(self, name: str) -> None:
+        """Fold an adapter into the weights, for good."""
+        self.route((name,))
+        self._peft.merge_adapter([self._loaded[name].internal])
+        self.merged = name
 
     def _reset_route(self) -> None:
         self._hooks.close()

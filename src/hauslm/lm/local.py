@@ -15,6 +15,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from hauslm.lm.template import ChatTemplate
 
 SHARED_PREFIX_TOKENS = 16  # shorter common beginnings are not worth a forward pass of their own
 MAX_TOP_LOGPROBS = 20
+MERGE_TOLERANCE = 2e-3  # nats over about ten tokens
 SMALL_MODEL = 64_000_000  # parameters
 SMALL_PASS = 1_000_000_000  # parameters times tokens of one forward pass
 
@@ -146,6 +148,46 @@ class LocalModel:
     @property
     def tokenizer_sha256(self) -> str:
         return sha256_file(self.folder / "tokenizer.json")
+
+    @property
+    def dtype(self) -> str:
+        """Number format of the weights: float32, bfloat16, ..."""
+        return str(self._model.dtype).removeprefix("torch.")
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """What computes, as far as it can change an answer's last digits."""
+        versions = {n: version(n) for n in ("torch", "transformers", "peft", "llguidance")}
+        merged = {"merged": self._adapters.merged} if self._adapters.merged else {}
+        kind = self.device.split(":")[0]
+        return {"name": "transformers", "device": kind, "dtype": self.dtype, **versions, **merged}
+
+    def merge(self, name: str) -> None:
+        """Fold one adapter into the weights: faster, and from then on this model is that adapter.
+
+        For float32 models only, where folding changes nothing but rounding; that is checked on fixed
+        prompts (RefusedError H817 beyond `MERGE_TOLERANCE` nats). There is no way back.
+        """
+        self._need_adapter(name)
+        if self.dtype != "float32" or name == BASE:
+            raise RefusedError(
+                "H817",
+                say("Only adapters of float32 models are merged; {dtype} would lose digits.",
+                    dtype=self.dtype),
+                next_step=say("Use the adapter unmerged; the result is the same."),
+            )  # fmt: skip
+        probes = [("The samples were", " analysed in three steps."), ("", "Die Messungen zeigen")]
+        before = self.score(probes, name)
+        with self._lock:
+            self._adapters.merge(name)
+        after = self.score(probes, name)
+        gap = max(abs(a.logprob - b.logprob) for a, b in zip(before, after, strict=True))
+        if not gap <= MERGE_TOLERANCE:
+            raise RefusedError(
+                "H817",
+                say("Merged and unmerged adapter differ by {gap:.4f} nats.", gap=gap),
+                next_step=say("Use the adapter unmerged."),
+            )
 
     def _need_adapter(self, name: str) -> None:
         if name != BASE and name not in self.adapters():

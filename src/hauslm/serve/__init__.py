@@ -1,1 +1,1 @@
-"""Room; see the modules inside."""
+"""Serve: the base model and its adapters behind an OpenAI-compatible API on this machine."""

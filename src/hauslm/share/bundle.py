@@ -129,7 +129,7 @@ def bundle(
         path=folder.relative(path),
         sha256=digest,
         bytes=len(data),
-        files=manifest["files"],  # type: ignore[arg-type]
+        files=manifest["files"],
         signature={"kind": "none"},
         licence=duties.record(scenario.language),
         canary={"included": "canary.json" in entries},

@@ -91,7 +91,7 @@ def _each(
     grouped = query.shape[1] != key.shape[1]
     for start, end in pairwise(documents.bounds):
         band = _band(end - start, window, query.device)
-        out_1HLD = scaled_dot_product_attention(
+        out_1HLD = scaled_dot_product_attention(  # noqa: N806
             query[:, :, start:end],
             key[:, :, start:end],
             value[:, :, start:end],
@@ -124,7 +124,7 @@ def _varlen(
     """All documents in one kernel (CUDA)."""
     from torch.nn.attention.varlen import varlen_attn
 
-    out_THD = varlen_attn(  # noqa: N806
+    out_THD: Any = varlen_attn(  # noqa: N806
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),
@@ -137,4 +137,5 @@ def _varlen(
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return out_THD.unsqueeze(0)
+    result: torch.Tensor = out_THD.unsqueeze(0)
+    return result

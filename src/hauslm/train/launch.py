@@ -127,9 +127,7 @@ class _Written:
     def say(self, sentence: Sentence | str) -> None:
         self._journal.append(Said.of(sentence).model_dump(mode="json"))
 
-    def step(
-        self, title: Sentence | str, done: float, total: float | None, **figures: Any
-    ) -> None:
+    def step(self, title: Sentence | str, done: float, total: float | None, **figures: Any) -> None:
         pass
 
 

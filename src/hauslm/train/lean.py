@@ -32,7 +32,11 @@ def make_lean(model: nn.Module) -> int:
             continue
         quantised = type(module).__name__ in ("Linear4bit", "Linear8bitLt")
         plain = (isinstance(module, LoraLinear) or quantised) and not module.lora_variant
-        if plain and not module.lora_bias.get(ADAPTER) and not getattr(module, "fan_in_fan_out", False):
+        if (
+            plain
+            and not module.lora_bias.get(ADAPTER)
+            and not getattr(module, "fan_in_fan_out", False)
+        ):
             module.forward = types.MethodType(_forward, module)
             count += 1
     return count
@@ -41,9 +45,8 @@ def make_lean(model: nn.Module) -> int:
 def make_plain(model: nn.Module) -> None:
     """Give every layer PEFT's own arithmetic back."""
     for module in model.modules():
-        if isinstance(module.__dict__.get("forward"), types.MethodType):
-            if module.forward.__func__ is _forward:
-                del module.forward
+        if getattr(module.__dict__.get("forward"), "__func__", None) is _forward:
+            del module.forward
 
 
 def _forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

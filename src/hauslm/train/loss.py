@@ -42,7 +42,8 @@ def summed_loss(
         loss: torch.Tensor = _FrozenHead.apply(hidden_NC, head.weight, labels_N, rows)
         return loss
     total = hidden_NC.new_zeros((), dtype=torch.float32)
-    for part, labels in zip(hidden_NC.split(rows), labels_N.split(rows), strict=True):
+    for start in range(0, hidden_NC.shape[0], rows):
+        part, labels = hidden_NC[start : start + rows], labels_N[start : start + rows]
         if torch.is_grad_enabled():
             total = total + checkpoint(_plain, part, head, labels, use_reentrant=False)
         else:
@@ -67,11 +68,15 @@ class _FrozenHead(torch.autograd.Function):
         for start in range(0, hidden.shape[0], rows):
             part = slice(start, start + rows)
             logits = (hidden[part] @ weight.T).float()
-            log_sum = logits.logsumexp(dim=-1, keepdim=True)
             chosen = labels[part].unsqueeze(-1)
-            total += (log_sum - logits.gather(-1, chosen)).sum()
+            highest = logits.amax(dim=-1, keepdim=True)
+            picked = logits.gather(-1, chosen) - highest
+            # In place and one exponential for both: the softmax's numerator and its sum.
+            weights = logits.sub_(highest).exp_()
+            total_weight = weights.sum(dim=-1, keepdim=True)
+            total += (total_weight.log() - picked).sum()
             if gradient is not None:
-                probability = logits.sub_(log_sum).exp_()
+                probability = weights.div_(total_weight)
                 probability.scatter_add_(
                     -1, chosen, torch.full_like(chosen, -1, dtype=torch.float32)
                 )

@@ -34,6 +34,7 @@ class Meter:
         self.labels = int(state.get("labels", 0))
         self.step_seconds = float(state.get("step_seconds", 0.0))
         self._earlier_seconds = float(state.get("seconds", 0.0))
+        self.leg_seconds = 0.0  # of the steps of this process
         self._started = time.monotonic()
 
     @property
@@ -57,6 +58,7 @@ class Meter:
         self.tokens += tokens
         self.labels += labels
         self.step_seconds += seconds
+        self.leg_seconds += seconds
 
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
@@ -114,7 +116,9 @@ class PeakMemory:
         source = (
             say("resident memory above that before the base was loaded, peak")
             if self._since_reset
-            else say("resident memory above that before the base was loaded, peak of the whole process")
+            else say(
+                "resident memory above that before the base was loaded, peak of the whole process"
+            )
         )
         return measured(peak / GIB, "GiB", date, source.text())
 

@@ -7,7 +7,7 @@ saving it as a plain PEFT folder that loads without hauslm.
 from __future__ import annotations
 
 import contextlib
-import logging
+import logging as standard_logging
 import os
 import secrets
 import shutil
@@ -57,16 +57,18 @@ def _cpu_flags() -> set[str]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Libraries speak to their log, not to the user's terminal."""
-    from transformers.utils import logging as transformers_logging
+    from transformers.utils import logging
+
+    transformers_logging: Any = logging
 
     before = transformers_logging.get_verbosity()
     bars = os.environ.get("TQDM_DISABLE")
     os.environ["TQDM_DISABLE"] = "1"
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    bitsandbytes_log = logging.getLogger("bitsandbytes")
+    bitsandbytes_log = standard_logging.getLogger("bitsandbytes")
     level = bitsandbytes_log.level
-    bitsandbytes_log.setLevel(logging.ERROR)
+    bitsandbytes_log.setLevel(standard_logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -81,7 +83,7 @@ def quiet() -> Iterator[None]:
             os.environ["TQDM_DISABLE"] = bars
 
 
-def load_base(path: Path, settings: Settings, device: str) -> nn.Module:
+def load_base(path: Path, settings: Settings, device: str) -> Any:
     """The base model, local files and safetensors only, in the number format of the settings."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -93,7 +95,7 @@ def load_base(path: Path, settings: Settings, device: str) -> nn.Module:
     if settings.quantisation != "none":
         arguments["quantization_config"] = _quantisation(settings.quantisation, dtype)
     try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=kept,
             local_files_only=True,
@@ -131,11 +133,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _quantisation(name: str, dtype: torch.dtype) -> Any:
-    from transformers import BitsAndBytesConfig
+    import transformers
+
+    make: Any = transformers.BitsAndBytesConfig
 
     if name == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
+        return make(load_in_8bit=True)
+    return make(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -173,7 +177,10 @@ def _check_variant(variant: Any, settings: Settings) -> None:
                 variant=variant.NAME,
                 stored=settings.quantisation,
             ),
-            next_step=say("Set adapter.variant to lora, or model.quantisation to {bases}.", bases=", ".join(bases)),
+            next_step=say(
+                "Set adapter.variant to lora, or model.quantisation to {bases}.",
+                bases=", ".join(bases),
+            ),
         )
 
 
@@ -197,6 +204,24 @@ def _check_targets(model: nn.Module, targets: list[str] | str) -> None:
                 where="adapter.target_modules",
                 next_step=did_you_mean(target, linear),
             )
+
+
+def checkpoint_layers(model: Any, layers: int) -> None:
+    """Recompute the activations of the first `layers` layers (-1: of all) in the backward pass."""
+    if layers == 0:
+        return
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if layers < 0:
+        return
+    stack = [
+        module
+        for module in causal.modules()
+        if getattr(module, "gradient_checkpointing", None) is True
+        and type(module).__name__.endswith("Layer")
+    ]
+    for module in stack[layers:]:
+        module.gradient_checkpointing = False
 
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -298,7 +323,7 @@ def _exchange(staged: Path, target: Path) -> None:
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
-        os.replace(target, old)
-    os.replace(staged, target)
+        target.replace(old)
+    staged.replace(target)
     fsync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)

@@ -142,7 +142,11 @@ def advice(
 ) -> list[Sentence]:
     """What a specialist would say about these values; empty when there is nothing to say."""
     said: list[Sentence] = []
-    if method != "full" and isinstance(target_modules, list) and set(target_modules) <= ATTENTION_ONLY:
+    if (
+        method != "full"
+        and isinstance(target_modules, list)
+        and set(target_modules) <= ATTENTION_ONLY
+    ):
         said.append(
             say(
                 "Only attention layers are adapted; with all linear layers the same number of parameters learned more and forgot less (PEFT method comparison: GSM8K 0.494 against 0.478). adapter.target_modules: all-linear changes it."

@@ -76,7 +76,7 @@ class Found:
     damaged: tuple[tuple[str, Sentence], ...] = field(default=())  # newer ones that were not sound
 
 
-class DamagedCheckpoint(Exception):  # noqa: N818
+class DamagedCheckpoint(Exception):
     """Why a checkpoint cannot be used."""
 
     def __init__(self, why: Sentence) -> None:
@@ -115,7 +115,7 @@ class Checkpoints:
             fsync_folder(staged)
             if final.exists():  # the same step again: after a damaged one was passed over
                 shutil.rmtree(final)
-            os.rename(staged, final)
+            staged.rename(final)
             fsync_folder(self.folder)
         except OSError as error:
             raise disk_error(error, final) from error
@@ -126,9 +126,15 @@ class Checkpoints:
         except DamagedCheckpoint as error:
             raise RefusedError(
                 "H610",
-                say("The checkpoint of step {step} did not read back: {why}", step=snapshot.step, why=error.why),
+                say(
+                    "The checkpoint of step {step} did not read back: {why}",
+                    step=snapshot.step,
+                    why=error.why,
+                ),
                 where=str(final),
-                next_step=say("Check this disk; older checkpoints are untouched, --resume uses them."),
+                next_step=say(
+                    "Check this disk; older checkpoints are untouched, --resume uses them."
+                ),
             ) from error
         self.parent = manifest
         self._prune()
@@ -160,7 +166,9 @@ class Checkpoints:
             }
         )
         # The manifest carries its own hash, so that a flipped bit in it is seen too.
-        sealed = canonical_json({"sha256": sha256_bytes(manifest), "manifest": json.loads(manifest)})
+        sealed = canonical_json(
+            {"sha256": sha256_bytes(manifest), "manifest": json.loads(manifest)}
+        )
         write_synced(folder / MANIFEST, sealed)
         return sha256_bytes(manifest)
 
@@ -209,7 +217,7 @@ class Checkpoints:
         try:
             if previous.exists():
                 shutil.rmtree(previous)
-            os.rename(self.folder, previous)
+            self.folder.rename(previous)
             self.folder.mkdir()
             fsync_folder(self.folder.parent)
         except OSError as error:
@@ -257,7 +265,7 @@ def _read(path: Path, manifest: dict[str, Any]) -> Snapshot:
     from safetensors.torch import load_file
 
     try:
-        tensors = {
+        tensors: dict[str, Tensors] = {
             name.removesuffix(TENSORS): load_file(path / name)
             for name in manifest["files"]
             if name.endswith(TENSORS)
@@ -286,10 +294,10 @@ def differences(before: Identity, now: Identity) -> list[Sentence]:
     """What changed, one sentence each; empty when nothing did."""
     said: list[Sentence] = []
     for key, (old, new) in _leaves_that_differ(before.settings, now.settings):
-        said.append(say("{key}: {old} before, {new} now", key=key, old=_short(old), new=_short(new)))
-    changed = sorted(
-        k for k in {*before.data, *now.data} if before.data.get(k) != now.data.get(k)
-    )
+        said.append(
+            say("{key}: {old} before, {new} now", key=key, old=_short(old), new=_short(new))
+        )
+    changed = sorted(k for k in {*before.data, *now.data} if before.data.get(k) != now.data.get(k))
     if changed:
         said.append(say("prepared examples: {files}", files=", ".join(changed)))
     if before.base != now.base:
@@ -315,7 +323,13 @@ def _leaves_that_differ(
 
 
 def _short(value: Any) -> str:
-    return "–" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (
+        "–"
+        if value is None
+        else ", ".join(map(str, value))
+        if isinstance(value, list)
+        else str(value)
+    )
 
 
 def _base(base: Mapping[str, str]) -> str:
@@ -397,6 +411,8 @@ def tensors_sha256(tensors: Tensors) -> str:
         with suppress(RuntimeError):
             import torch
 
-            tensor = tensor.view(torch.uint8) if tensor.dim() else tensor.reshape(1).view(torch.uint8)
+            tensor = (
+                tensor.view(torch.uint8) if tensor.dim() else tensor.reshape(1).view(torch.uint8)
+            )
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

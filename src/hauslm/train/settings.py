@@ -11,7 +11,7 @@ from typing import Any
 
 from hauslm.base.errors import DataError, RefusedError, UsageError
 from hauslm.base.words import Sentence, say
-from hauslm.records import Plan
+from hauslm.records import Plan, Setting
 from hauslm.scenario import Scenario
 from hauslm.train import presets
 
@@ -79,24 +79,25 @@ class _Chooser:
         self.plan = plan
         self.reasons: dict[str, Sentence] = {}
 
-    def planned(self, name: str) -> Any:
-        if self.plan is None or name not in self.plan.settings:
-            return None
-        return self.plan.settings[name].value
+    def planned(self, name: str) -> Setting | None:
+        """What the plan says about it; nothing if it has no opinion."""
+        found = self.plan.settings.get(name) if self.plan else None
+        return found if found and found.value not in (None, "auto") else None
 
     def choose(self, name: str, given: Any, preset: presets.Chosen) -> Any:
         if given is not None and given != "auto":
             self.reasons[name] = say("Given in the project file.")
             return given
         planned = self.planned(name)
-        if planned is not None and planned != "auto":
-            assert self.plan is not None
-            self.reasons[name] = say(
-                "The plan's value: {reason}", reason=self.plan.settings[name].reason.sentence()
-            )
-            return planned
+        if planned is not None:
+            self.reasons[name] = _by_plan(planned)
+            return planned.value
         self.reasons[name] = preset.reason
         return preset.value
+
+
+def _by_plan(setting: Setting) -> Sentence:
+    return say("The plan's value: {reason}", reason=setting.reason.sentence())
 
 
 def resolve(scenario: Scenario, plan: Plan | None, facts: Facts) -> Settings:
@@ -160,8 +161,8 @@ def _method(scenario: Scenario, chooser: _Chooser, facts: Facts) -> tuple[str, s
         return "full", "none"
     if stored == "auto":
         planned = chooser.planned("quantisation")
-        if planned in ("none", "nf4", "int8"):
-            stored = planned
+        if planned and planned.value in ("none", "nf4", "int8"):
+            stored = planned.value
         else:
             stored = "nf4" if method == "qlora" else "none"
     if method == "qlora" and stored == "none":
@@ -190,7 +191,10 @@ def _check_length(seq_len: int, facts: Facts) -> None:
                 longest=facts.longest,
                 seq_len=seq_len,
             ),
-            next_step=say("Run hauslm prepare again, or set training.seq_len to {longest}.", longest=facts.longest),
+            next_step=say(
+                "Run hauslm prepare again, or set training.seq_len to {longest}.",
+                longest=facts.longest,
+            ),
         )
     if seq_len > facts.context and facts.longest > facts.context:
         raise RefusedError(
@@ -200,7 +204,10 @@ def _check_length(seq_len: int, facts: Facts) -> None:
                 longest=facts.longest,
                 context=facts.context,
             ),
-            next_step=say("Set training.seq_len to {context} and run hauslm prepare again.", context=facts.context),
+            next_step=say(
+                "Set training.seq_len to {context} and run hauslm prepare again.",
+                context=facts.context,
+            ),
         )
 
 
@@ -238,15 +245,15 @@ def _checkpointed(given: str, chooser: _Chooser, facts: Facts) -> int:
         return -1 if given == "on" else 0
     for name in ("checkpointed_layers", "activation_checkpointing"):
         planned = chooser.planned(name)
-        if planned is None or planned == "auto":
+        if planned is None:
             continue
-        assert chooser.plan is not None
-        chooser.reasons["checkpointed_layers"] = say(
-            "The plan's value: {reason}", reason=chooser.plan.settings[name].reason.sentence()
-        )
-        if isinstance(planned, bool) or planned in ("on", "off"):
-            return -1 if planned in (True, "on") else 0
-        if isinstance(planned, (int, float)):
-            return -1 if planned >= facts.layers else int(planned)
-    chooser.reasons["checkpointed_layers"] = say("No plan asks for it; recomputing costs 48 % more work.")
+        value = planned.value
+        chooser.reasons["checkpointed_layers"] = _by_plan(planned)
+        if isinstance(value, bool) or value in ("on", "off"):
+            return -1 if value in (True, "on") else 0
+        if isinstance(value, (int, float)):
+            return -1 if value >= facts.layers else int(value)
+    chooser.reasons["checkpointed_layers"] = say(
+        "No plan asks for it; recomputing costs 48 % more work."
+    )
     return 0

@@ -11,6 +11,7 @@ Shapes: see batches.py.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,19 +30,20 @@ from hauslm.train.batches import Row, Steps, make_row, only, split_examples, str
 
 if TYPE_CHECKING:
     from hauslm.data.store import ExampleStore
+    from hauslm.train.leg import Leg
     from hauslm.train.settings import Settings
 
 
 class Compute:
     """A model with the paths that a row can take through it."""
 
-    def __init__(self, model: nn.Module, settings: Settings, device: str) -> None:
+    def __init__(self, model: Any, settings: Settings, device: str) -> None:
         self.model = model
         self.settings = settings
         self.device = device
         causal: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.causal = causal
-        self.decoder = causal.get_decoder()
+        self.decoder: Any = causal.get_decoder()
         self.head = causal.get_output_embeddings()
         self._fast()
 
@@ -101,9 +103,7 @@ class Compute:
                 with self._number_format():
                     one = self.causal(input_ids=ids, use_cache=False).logits[0].float()
                 logits.append(one)
-                total += float(
-                    nn.functional.cross_entropy(one[:-1], ids[0, 1:], reduction="sum")
-                )
+                total += float(nn.functional.cross_entropy(one[:-1], ids[0, 1:], reduction="sum"))
                 count += len(piece) - 1
         finally:
             self._fast()
@@ -148,9 +148,7 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         micro_batch: float,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            model=compute.model, train_dataset=steps, data_collator=only, **kwargs
-        )
+        super().__init__(model=compute.model, train_dataset=steps, data_collator=only, **kwargs)
         self.compute = compute
         self.store = store
         self.notice = notice
@@ -161,7 +159,8 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """In order, in this process: making a row takes less time than handing it over."""
-        return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=only)
+        steps: Any = self.train_dataset
+        return DataLoader(steps, batch_size=1, shuffle=False, collate_fn=only)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # counted by the planner's formula, not by Trainer's estimate
@@ -177,7 +176,7 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             groups = variant.parameter_groups(self.model, settings.learning_rate)
         if groups is None or self.optimizer is not None:
             return super().create_optimizer(model)
-        maker, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        maker, arguments = self.get_optimizer_cls_and_kwargs(self.args)
         self.optimizer = maker(groups, **{**arguments, "weight_decay": settings.weight_decay})
         return self.optimizer
 
@@ -204,9 +203,7 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             self.checked_gradients = True
         return torch.tensor(self.figures.loss, device=self.args.device)
 
-    def _forward_backward(
-        self, model: nn.Module, step: int, bins: list[list[int]]
-    ) -> StepFigures:
+    def _forward_backward(self, model: nn.Module, step: int, bins: list[list[int]]) -> StepFigures:
         settings, device = self.compute.settings, self.compute.device
         groups = split_examples(bins, self.micro_batch, settings.packing)
         rows = [make_row(self.store, group, device) for group in groups]
@@ -246,7 +243,49 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         )
 
 
-def validation_rows(store: ExampleStore, settings: Settings, usable: Sequence[int]) -> list[list[int]]:
+def make_trainer(leg: Leg) -> HouseTrainer:
+    """Trainer with today's arguments; what hauslm does itself (saving, logging, evaluating) is off."""
+    from transformers import PrinterCallback, TrainingArguments
+
+    s, total = leg.settings, leg.schedule.steps
+    arguments = TrainingArguments(
+        output_dir=str(leg.work / "trainer"),
+        max_steps=total,
+        per_device_train_batch_size=1,  # an item is a whole optimizer step
+        gradient_accumulation_steps=1,
+        learning_rate=s.learning_rate,
+        lr_scheduler_type=s.lr_scheduler_type,
+        warmup_steps=math.ceil(s.warmup_ratio * total),
+        weight_decay=s.weight_decay,
+        max_grad_norm=s.max_grad_norm,
+        seed=s.seed,
+        use_cpu=leg.inputs.device == "cpu",
+        report_to="none",
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,  # Trainer's default would log 0.0 for a NaN
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        log_level="error",
+    )
+    trainer = HouseTrainer(
+        leg.compute,
+        leg.inputs.store,
+        Steps(leg.schedule, leg.start),
+        leg.notices.tell,
+        micro_batch=leg.micro_batch,
+        args=arguments,
+        callbacks=[Keeper(leg.begin, leg.after_step)],
+    )
+    trainer.remove_callback(PrinterCallback)  # rooms do not print
+    return trainer
+
+
+def validation_rows(
+    store: ExampleStore, settings: Settings, usable: Sequence[int]
+) -> list[list[int]]:
     """Rows of the validation examples, the same every time."""
     lengths = [int(n) for n in store.lengths()[list(usable)]]
     if not settings.packing:
@@ -274,7 +313,9 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Calls the run's own hooks at the right moments of Trainer's loop."""
 
     def __init__(
-        self, begin: Callable[[Any, Any, Any], None], after_step: Callable[[int, float, float], bool]
+        self,
+        begin: Callable[[Any, Any, Any], None],
+        after_step: Callable[[int, float, float], bool],
     ) -> None:
         self._begin = begin
         self._after_step = after_step

@@ -28,7 +28,7 @@ SPIKES_TOLD = 3
 RISE = 0.01  # a validation loss 1 % above the best one is told
 
 
-class NotFinite(Exception):  # noqa: N818
+class NotFinite(Exception):
     """A loss or gradient is NaN or infinite; the parameters were not touched."""
 
     def __init__(self, what: str, step: int) -> None:
@@ -58,9 +58,13 @@ def usable_examples(store: ExampleStore, counts: NDArray[Any]) -> tuple[list[int
     if not usable:
         raise DataError(
             "H631",
-            say("No token of the {count:,} training examples counts in the loss.", count=len(store)),
+            say(
+                "No token of the {count:,} training examples counts in the loss.", count=len(store)
+            ),
             where=str(store.prefix),
-            next_step=say("hauslm prepare makes the examples again; its record shows the mask of some."),
+            next_step=say(
+                "hauslm prepare makes the examples again; its record shows the mask of some."
+            ),
         )
     left = len(store) - len(usable)
     if not left:
@@ -138,7 +142,11 @@ def frozen_sum(model: Any) -> float:
 def frozen_changed(before: float, after: float) -> RefusedError:
     return RefusedError(
         "H633",
-        say("A frozen parameter of the base changed during the run ({before:g} -> {after:g}).", before=before, after=after),
+        say(
+            "A frozen parameter of the base changed during the run ({before:g} -> {after:g}).",
+            before=before,
+            after=after,
+        ),
         next_step=say("Report this with the log; the adapter was not written."),
     )
 

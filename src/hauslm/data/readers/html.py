@@ -161,7 +161,7 @@ def _block(element: Element, builder: TextBuilder, depth: int) -> None:
     for child in element:
         name = local(child)
         if name in _DROPPED or (name and _is_hidden(child)):
-            kind = "hidden elements" if name not in _DROPPED else _DROPPED[name]
+            kind = _DROPPED.get(name, "hidden elements")
             if kind:
                 builder.left_out[kind] += 1
         elif name in _HEADINGS:
@@ -212,7 +212,7 @@ def _inline_child(child: Element, builder: TextBuilder) -> str:
     if name == "math":
         return f" {mathml(child)} "
     if name in _DROPPED or _is_hidden(child):
-        kind = "hidden elements" if name not in _DROPPED else _DROPPED[name]
+        kind = _DROPPED.get(name, "hidden elements")
         if kind:
             builder.left_out[kind] += 1
         return " "

@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 from hauslm.base.words import Sentence, say
 from hauslm.data.document import Document, Limits, Refusal, UnreadableError
@@ -18,6 +18,12 @@ from hauslm.data.readers import _row
 
 NAME = "jsonl"
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz")
+
+
+class _Lines(Protocol):
+    """What a plain and a gzipped file have in common."""
+
+    def readline(self, size: int = ..., /) -> bytes: ...
 
 
 def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
@@ -42,7 +48,7 @@ def rows(path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any] | Sen
 
 
 def _lines(
-    stream: IO[bytes], limits: Limits, most: int | None
+    stream: _Lines, limits: Limits, most: int | None
 ) -> Iterator[tuple[int, dict[str, Any] | Sentence]]:
     number = total = 0
     while True:
@@ -75,7 +81,7 @@ def _lines(
             yield number, _object(line, number)
 
 
-def _skip_line(stream: IO[bytes], step: int) -> None:
+def _skip_line(stream: _Lines, step: int) -> None:
     while chunk := stream.readline(step):
         if chunk.endswith(b"\n"):
             return

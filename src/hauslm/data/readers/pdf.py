@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -65,7 +66,7 @@ def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
     whole_file(path, limits)
     extracted = _extract(path, limits)
     pages = [
-        [Line(*raw, page=number, height=page["height"]) for raw in page["lines"]]
+        [Line._make([*raw, number, page["height"]]) for raw in page["lines"]]
         for number, page in enumerate(extracted["pages"])
     ]
     _refuse_bad_text(pages)
@@ -91,12 +92,13 @@ def _extract(path: Path, limits: Limits) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired as error:
         raise UnreadableError(too_long) from error
-    if done.returncode in (-24, -9):  # SIGXCPU, and SIGKILL after it
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         raise UnreadableError(too_long)
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:
-        memory = b"MemoryError" in done.stderr or b"Cannot allocate" in done.stderr
+        # pdfium itself aborts when it gets no memory.
+        memory = done.returncode == -signal.SIGABRT or b"MemoryError" in done.stderr
         raise UnreadableError(
             _child_failure("memory" if memory else "crash", done.returncode, limits)
         ) from error

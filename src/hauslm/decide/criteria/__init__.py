@@ -11,12 +11,13 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from hauslm.base.words import Sentence
 from hauslm.decide.context import Context
 from hauslm.records import Cell, Fact
 
-Ahead = str  # "cloud", "local" or "" where it depends
+Ahead = Literal["cloud", "local", ""]  # "": it depends
 Judgement = tuple[Cell, Cell, Ahead]
 Argument = tuple[Sentence, tuple[Fact, ...]]
 
@@ -26,7 +27,7 @@ class Criterion:
     """One row of the table and one heading of the verdict's reasons.
 
     `judge` fills the cloud's and the local cell and says who is ahead; `argue` gives the full
-    sentences about the winner. `place` orders the table, `place_in_verdict` the reasons: the lab
+    sentences about the winner, `brief` one line about any option. `place` orders the table, `place_in_verdict` the reasons: the lab
     sheet argues cost, adaptability, privacy, resources.
     """
 
@@ -36,6 +37,7 @@ class Criterion:
     place_in_verdict: int
     judge: Callable[[Context], Judgement]
     argue: Callable[[Context], list[Argument]]
+    brief: Callable[[Context, int], Sentence]
 
 
 @cache

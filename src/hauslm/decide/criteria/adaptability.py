@@ -43,7 +43,7 @@ def _training(context: Context, row: int) -> tuple[float, tuple[Fact, ...]]:
     """Hours of one training of the adapter on the machine."""
     found = context.judged.costs
     settings = context.judged.settings
-    runs = max(1.0, float(settings.training_runs_per_year) * float(settings.months) / 12)  # type: ignore[arg-type]
+    runs = max(1.0, float(settings.training_runs_per_year) * float(settings.months) / 12)
     hours = float(found.training_hours[row, 0]) / runs
     facts = (
         fact(say("Hours of one training"), derived(hours, "h", "speed formula of the planner")),
@@ -91,4 +91,13 @@ def argue(context: Context) -> list[Argument]:
     return found
 
 
-CRITERION = Criterion("adaptability", N_("Adaptability"), 5, 2, judge, argue)
+def brief(context: Context, row: int) -> Sentence:
+    candidate = context.candidate(row)
+    if candidate.adaptation == "vendor":
+        return say("Tuned by the vendor.")
+    if candidate.tuned:
+        return say("Adapted by the team (LoRA).")
+    return say("Not adapted: terms stand in every prompt.")
+
+
+CRITERION = Criterion("adaptability", N_("Adaptability"), 5, 2, judge, argue, brief)

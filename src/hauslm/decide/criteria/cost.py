@@ -5,8 +5,9 @@ from __future__ import annotations
 from hauslm.base.words import N_, Sentence, say
 from hauslm.decide.candidate import fact
 from hauslm.decide.context import Context
-from hauslm.decide.criteria import Argument, Criterion, Judgement
+from hauslm.decide.criteria import Ahead, Argument, Criterion, Judgement
 from hauslm.decide.scores import days_old, stale_price
+from hauslm.decide.solve import first_crossing
 from hauslm.records import Cell, Fact, Said
 
 SHEET_MODEL = "gpt-4-turbo"  # the lab sheet's example of an expensive API
@@ -15,7 +16,7 @@ _PEOPLE = ("staff_setup", "staff_upkeep", "staff_training", "staff_migration")
 
 def judge(context: Context) -> Judgement:
     cells = [_cell(context, row) for row in (context.cloud, context.local)]
-    ahead = ""
+    ahead: Ahead = ""
     if context.cloud is not None and context.local is not None:
         cheaper = context.judged.cost(context.cloud) < context.judged.cost(context.local)
         ahead = "cloud" if cheaper else "local"
@@ -25,13 +26,27 @@ def judge(context: Context) -> Judgement:
 def _cell(context: Context, row: int | None) -> Cell:
     if row is None:
         return Cell(judgement=Said.of(say("No option of this kind has a complete price.")))
-    people = context.line(row, *_PEOPLE) / float(context.judged.settings.months)  # type: ignore[arg-type]
-    what = say(
-        "{monthly:EUR} a month, {each:.4f} EUR per document; of the month {people:EUR} are working "
-        "time ({name}).{stale}",
-        monthly=context.monthly(row), each=context.per_document(row), people=people,
-        name=context.name(row), stale=_stale(context, row),
-    )  # fmt: skip
+    people = context.line(row, *_PEOPLE) / float(context.judged.settings.months)
+    values = {
+        "monthly": context.monthly(row),
+        "people": people,
+        "name": context.name(row),
+        "stale": _stale(context, row),
+    }
+    each = context.per_document(row)
+    if each is None:
+        what = say(
+            "{monthly:EUR} a month although no documents are demanded; of that {people:EUR} are working "
+            "time ({name}).{stale}",
+            **values,
+        )
+    else:
+        what = say(
+            "{monthly:EUR} a month, {each:.4f} EUR per document; of the month {people:EUR} are working "
+            "time ({name}).{stale}",
+            each=each,
+            **values,
+        )
     return Cell(
         judgement=Said.of(what),
         facts=(*context.cost_facts(row), *context.facts_named(row, "Price", "Rent", "Purchase")),
@@ -60,7 +75,7 @@ def argue(context: Context) -> list[Argument]:
     if chosen is None:
         return []
     found: list[Argument] = []
-    months = float(context.judged.settings.months)  # type: ignore[arg-type]
+    months = float(context.judged.settings.months)
     kind = context.candidate(chosen).kind
     if rival is None:
         what = say(
@@ -139,7 +154,33 @@ def _sheet(context: Context, chosen: int) -> list[Argument]:
         then=then, ratio=then / now, today=context.name(cloud), now=now,
     )  # fmt: skip
     own = fact(say("Cost over the horizon"), context.cost_facts(row)[1].quantity)
-    return [(what, (*price, own))]
+    return [(what, (*price, own)), *_sheet_break_even(context, chosen, row)]
 
 
-CRITERION = Criterion("cost", N_("Cost"), 2, 1, judge, argue)
+def _sheet_break_even(context: Context, chosen: int, row: int) -> list[Argument]:
+    """From which demand on the sheet's argument held: the own machine against GPT-4 Turbo."""
+    bills, settings = context.judged.contenders.bills.rows, context.judged.settings
+    alone = settings.with_(backlog_documents=0.0)
+    found = first_crossing(bills[chosen], bills[row], alone, "documents_per_month", 0.0, 1e7)
+    if found is None:
+        return []
+    what = say(
+        "Against GPT-4 Turbo the own machine was the cheaper one from {documents:,} documents a month "
+        "on (without a backlog): the sheet's argument was right in its time.",
+        documents=found,
+    )
+    return [(what, ())]
+
+
+def brief(context: Context, row: int) -> Sentence:
+    each = context.per_document(row)
+    if each is None:
+        return say("{monthly:EUR} a month", monthly=context.monthly(row))
+    return say(
+        "{monthly:EUR} a month, {each:.4f} EUR per document",
+        monthly=context.monthly(row),
+        each=each,
+    )
+
+
+CRITERION = Criterion("cost", N_("Cost"), 2, 1, judge, argue, brief)

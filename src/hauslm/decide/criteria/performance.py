@@ -94,7 +94,9 @@ def _best_pair(name: str, local: Model, apis: Sequence[Model]) -> Pair | None:
                 )  # fmt: skip
                 if not same or not usable(other) or key.metric not in ("", "accuracy"):
                     continue
-                if best is None or _rank(other, score, key) > _rank(best.cloud, best.local, best.key):
+                if best is None or _rank(other, score, key) > _rank(
+                    best.cloud, best.local, best.key
+                ):
                     best = Pair(key, model, other, score)
     return best
 
@@ -111,8 +113,9 @@ def judge(context: Context) -> Judgement:
     if context.evaluation is not None:
         return cloud, _own_evaluation(context, local), ""
     fair = [p for p in pairs if p.same_shots and p.gap]
-    sides = {"cloud" if p.gap > 0 else "local" for p in fair}
-    return cloud, local, sides.pop() if len(sides) == 1 else ""
+    if fair and all(p.gap > 0 for p in fair):
+        return cloud, local, "cloud"
+    return cloud, local, "local" if fair and all(p.gap < 0 for p in fair) else ""
 
 
 def _cell(context: Context, pairs: Sequence[Pair], *, cloud: bool) -> Cell:
@@ -192,7 +195,9 @@ def argue(context: Context) -> list[Argument]:
             cloud=cell_cloud, local=cell_local,
         )  # fmt: skip
         if pair.same_shots:
-            template = say("Against the best API: {cloud}; {local}.", cloud=cell_cloud, local=cell_local)
+            template = say(
+                "Against the best API: {cloud}; {local}.", cloud=cell_cloud, local=cell_local
+            )
         found.append((template, ()))
     return found
 
@@ -243,4 +248,20 @@ def _sheet_models(context: Context, row: int) -> list[Argument]:
     return [(what, context.cost_facts(other))]
 
 
-CRITERION = Criterion("performance", N_("Performance"), 1, 7, judge, argue)
+def brief(context: Context, row: int) -> Sentence:
+    """The mean rank over all tasks in the documents' language, if the model has one."""
+    model = context.candidate(row).scored
+    languages = context.judged.scenario.workload.languages
+    ranks = [
+        s
+        for s in (model.scores if model else ())
+        if s.benchmark == RANK and s.language in languages
+    ]
+    if not ranks:
+        return say("No comparable score.")
+    best = min(ranks, key=lambda s: s.score)
+    return say("{benchmark} {score:.2f} ({shots}, {language})", benchmark=best.benchmark,
+               score=best.score, shots=key_of(best).shots, language=best.language)  # fmt: skip
+
+
+CRITERION = Criterion("performance", N_("Performance"), 1, 7, judge, argue, brief)

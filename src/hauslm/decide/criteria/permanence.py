@@ -15,7 +15,7 @@ from hauslm.records import Cell, Said
 def _shutdowns(context: Context) -> tuple[int, int, int]:
     """(API models in the catalog, switched off in the year before, announced for the horizon)."""
     on = context.judged.on
-    months = float(context.judged.settings.months)  # type: ignore[arg-type]
+    months = float(context.judged.settings.months)
     end = datetime.date.fromisoformat(on) + datetime.timedelta(days=round(months * 365 / 12))
     models = [m for m in load.models() if m.kind == "api" and (m.price_ref or m.shutdown_date)]
     dates = [m.shutdown_date.date for m in models if m.shutdown_date]
@@ -68,4 +68,16 @@ def argue(context: Context) -> list[Argument]:
     return [(_cloud_sentence(context, row), ())]
 
 
-CRITERION = Criterion("permanence", N_("Permanence"), 7, 6, judge, argue)
+def brief(context: Context, row: int) -> Sentence:
+    candidate = context.candidate(row)
+    if candidate.kind in ("local", "rented"):
+        return say("The weights stay as they are.")
+    end = (
+        load.model(candidate.model).shutdown_date if candidate.model in load.ids("models") else None
+    )
+    if end is not None:
+        return say("Ends on {day:date}.", day=end.date)
+    return say("No end is announced; the vendor decides.")
+
+
+CRITERION = Criterion("permanence", N_("Permanence"), 7, 6, judge, argue, brief)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hauslm.base.words import N_, Sentence, say
+from hauslm.catalog import load
 from hauslm.decide.context import Context
 from hauslm.decide.criteria import Argument, Criterion, Judgement
 from hauslm.decide.gates import obstacles
 from hauslm.decide.providers import terms
-from hauslm.catalog import load
 from hauslm.records import Cell, Gate, Said
 
 
@@ -82,11 +82,15 @@ def argue(context: Context) -> list[Argument]:
                 found.append((what, ()))
     for gate in context.judged.gates(chosen):
         if gate.effect in ("ALLOW", "FAVOUR"):
-            what = say("Rule {rule} speaks for it: {text}", rule=gate.rule, text=gate.why.sentence())
+            what = say(
+                "Rule {rule} speaks for it: {text}", rule=gate.rule, text=gate.why.sentence()
+            )
             found.append((what, ()))
         elif gate.effect == "REQUIRE" and gate.severity == "high":
             what = say(
-                "Only under a condition, rule {rule}: {text}", rule=gate.rule, text=gate.why.sentence()
+                "Only under a condition, rule {rule}: {text}",
+                rule=gate.rule,
+                text=gate.why.sentence(),
             )
             found.append((what, ()))
         elif gate.effect == "REQUIRE":
@@ -99,4 +103,13 @@ def argue(context: Context) -> list[Argument]:
     return found
 
 
-CRITERION = Criterion("privacy", N_("Privacy and copyright"), 3, 3, judge, argue)
+def brief(context: Context, row: int) -> Sentence:
+    if context.candidate(row).traits["third_party"] == "no":
+        return say("The documents stay in-house.")
+    rules = sorted({g.rule for g in context.obstacles(row) if g.source})
+    if rules:
+        return say("The documents leave the house; against it: {rules}.", rules=", ".join(rules))
+    return say("The documents leave the house; no rule stands against it.")
+
+
+CRITERION = Criterion("privacy", N_("Privacy and copyright"), 3, 3, judge, argue, brief)

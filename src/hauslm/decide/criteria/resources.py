@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hauslm.base.quantity import derived
-from hauslm.base.words import N_, say
+from hauslm.base.words import N_, Sentence, say
 from hauslm.decide.candidate import fact
 from hauslm.decide.context import Context
 from hauslm.decide.criteria import Argument, Criterion, Judgement
@@ -12,7 +12,7 @@ from hauslm.records import Cell, Fact, Said
 
 def _figures(context: Context, row: int) -> dict[str, float]:
     found, settings = context.judged.costs, context.judged.settings
-    hours = float(settings.available_hours_per_month)  # type: ignore[arg-type]
+    hours = float(settings.available_hours_per_month)
     running = float(found.hours_per_month[row, 0])
     free = max(hours - running, 1e-9)
     labels = {f.label.template: f.quantity.value for f in context.candidate(row).facts}
@@ -62,10 +62,14 @@ def argue(context: Context) -> list[Argument]:
         return []
     candidate = context.candidate(row)
     if candidate.bill is None or not candidate.bill.gpus:
-        return [(say("No own hardware is needed; rate limits of the provider are to be checked."), ())]
+        return [
+            (say("No own hardware is needed; rate limits of the provider are to be checked."), ())
+        ]
     figures = _figures(context, row)
     if not figures["room"]:
-        return [(say("The machine works {running:.0f} hours a month.", running=figures["running"]), ())]
+        return [
+            (say("The machine works {running:.0f} hours a month.", running=figures["running"]), ())
+        ]
     what = say(
         "{name} fits: {need:.1f} of {room:.0f} GiB. The backlog takes {backlog_days:.0f} days, after "
         "that the machine works {running:.0f} hours a month; single answers are slower than an API's, "
@@ -75,4 +79,12 @@ def argue(context: Context) -> list[Argument]:
     return [(what, _facts(context, row))]
 
 
-CRITERION = Criterion("resources", N_("Compute resources"), 6, 4, judge, argue)
+def brief(context: Context, row: int) -> Sentence:
+    bill = context.candidate(row).bill
+    if bill is None or not bill.gpus:
+        return say("No own hardware.")
+    figures = _figures(context, row)
+    return say("{need:.1f} of {room:.0f} GiB, {per_hour:,} documents an hour", **figures)
+
+
+CRITERION = Criterion("resources", N_("Compute resources"), 6, 4, judge, argue, brief)

@@ -14,7 +14,9 @@ from hauslm.base.words import N_
 from hauslm.train.adapters import plain_config
 
 NAME = "eva"
-WHEN = N_("When the documents differ much from the base's texts: the adapter starts where they vary most.")
+WHEN = N_(
+    "When the documents differ much from the base's texts: the adapter starts where they vary most."
+)
 BASES = ("none", "nf4", "int8")
 
 

@@ -34,13 +34,14 @@ def prepare(model: Any, base_path: Path) -> None:
         for name, module in model.named_modules():
             if not isinstance(module, Linear4bit):
                 continue
-            stored = module.weight
+            stored: Any = module.weight
             held = dequantize_4bit(stored.data, stored.quant_state).float()
             error = _original(base_path, name).to(held.device).float() - held
             rank = module.r["default"]
             u, s, v = torch.svd_lowrank(error, q=min(rank + 8, *error.shape), niter=ITERATIONS)
             root = s[:rank].sqrt()
-            a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+            layer: Any = module
+            a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
             a.copy_((v[:, :rank] * root).T)
             b.copy_(u[:, :rank] * root / module.scaling["default"])
 

@@ -23,7 +23,8 @@ def config(values: dict[str, Any]) -> dict[str, Any]:
 
 def parameter_groups(model: Any, learning_rate: float) -> list[dict[str, Any]]:
     """Two groups for the optimizer: B, and everything else that learns."""
-    fast, slow = [], []
+    fast: list[Any] = []
+    slow: list[Any] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (fast if ".lora_B." in name else slow).append(parameter)

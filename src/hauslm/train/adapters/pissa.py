@@ -11,7 +11,9 @@ from hauslm.base.words import N_
 from hauslm.train.adapters import _residual, plain_config
 
 NAME = "pissa"
-WHEN = N_("For short runs on an unquantised base: it learns faster at the start; the saved rank doubles.")
+WHEN = N_(
+    "For short runs on an unquantised base: it learns faster at the start; the saved rank doubles."
+)
 BASES = ("none",)
 MOVES_BASE = True
 

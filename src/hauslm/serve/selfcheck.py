@@ -1,0 +1,75 @@
+"""Does every adapter do what it should, alone and beside others? Looked at before anybody is served.
+
+Servers have been seen to give the base another adapter's answers in a mixed batch, without an error
+(vLLM PR #48421), and evaluations to measure the base in place of the adapter (lm-eval PR #2433). So:
+the next-token log-probabilities of each model alone, and of all of them in one mixed batch, must be
+the same; and an adapter must differ from the base. A mismatch stops the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hauslm.base.errors import RefusedError
+from hauslm.base.words import say
+from hauslm.lm.interface import BASE, LanguageModel, Reply, Request
+
+PROMPT = "The results of this study show that the method is"
+TOP = 20
+# Log-probabilities of the same row in another batch differ by rounding: about 1e-6 in float32,
+# a few hundredths in bfloat16 (8 bits of mantissa; logits of magnitude 10).
+TOLERANCE_NATS = 0.15
+
+Fingerprint = Mapping[int, float]  # token id -> log-probability of the TOP likeliest
+
+
+def check(model: LanguageModel, only: str | None = None) -> None:
+    """Base and adapters (or base and adapter `only`), alone and mixed. H856 if anything is off."""
+    names = [BASE, *([only] if only else model.adapters())]
+    alone = {name: _fingerprints(model, [name])[0] for name in names}
+    for name in names[1:]:
+        if alone[name] == alone[BASE]:
+            raise _refused(name, "=", BASE)
+    # Each twice, in an order in which every one has other neighbours.
+    order = [*names, *reversed(names)]
+    for name, mixed in zip(order, _fingerprints(model, order), strict=True):
+        own = distance(mixed, alone[name])
+        nearest = min(names, key=lambda n: distance(mixed, alone[n]))
+        closer = distance(mixed, alone[nearest]) < own / 2
+        if own > TOLERANCE_NATS or closer:
+            raise _refused(name, f"Δ {own:.3g}", nearest if closer else "?")
+
+
+def _fingerprints(model: LanguageModel, adapters: Sequence[str]) -> list[Fingerprint]:
+    requests = [
+        Request((), raw_prompt=PROMPT, max_new_tokens=1, adapter=a, logprobs=True, top_logprobs=TOP)
+        for a in adapters
+    ]
+    return [_top(reply) for reply in model.generate(requests)]
+
+
+def _top(reply: Reply) -> Fingerprint:
+    if not reply.logprobs:  # the very first token ended the answer: certain, and that is all
+        return {-1: 0.0}
+    return {token: logprob for token, _, logprob in reply.logprobs[0].top}
+
+
+def distance(a: Fingerprint, b: Fingerprint) -> float:
+    """Largest difference, in nats, over the tokens that both list; infinite if there are none."""
+    shared = set(a) & set(b)
+    if len(shared) < min(len(a), len(b)) / 2:
+        return float("inf")
+    return max(abs(a[t] - b[t]) for t in shared)
+
+
+def _refused(name: str, difference: str, other: str) -> RefusedError:
+    return RefusedError(
+        "H856",
+        say(
+            "The model '{name}' does not answer as it should ({difference} {other}).",
+            name=name,
+            difference=difference,
+            other=other,
+        ),
+        next_step=say("Train or fetch the adapter again; nothing is served like this."),
+    )

@@ -1,0 +1,290 @@
+"""From a project folder to a listening server: which model, are they the right files, which port.
+
+The model that is served must be the one that was trained and evaluated: hashes of base, adapter and
+tokenizer (with its chat template) are compared with the run's record before anything listens.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from hauslm.base.errors import MissingError, RefusedError
+from hauslm.base.files import ProjectFolder, sha256_file
+from hauslm.base.progress import Progress, Silent
+from hauslm.base.version import __version__
+from hauslm.base.words import Sentence, say
+from hauslm.catalog.local import BaseFolder, find_base, weights_sha256
+from hauslm.lm.interface import LanguageModel
+from hauslm.records import Run
+from hauslm.scenario import Scenario
+from hauslm.serve import selfcheck
+from hauslm.serve.app import create_app
+from hauslm.serve.token import VARIABLE, token_for
+
+GRACE_S = 30  # answers under way may finish for so long after Ctrl-C
+LOG_FILE = "serve.log"
+_TEMPLATE_FILES = ("tokenizer.json", "chat_template.jinja")
+
+
+def start(
+    scenario: Scenario,
+    folder: ProjectFolder,
+    *,
+    run: Run | None,
+    port: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """See `app.serve`."""
+    progress = progress or Silent()
+    host = loopback(scenario.serving.host)
+    # The port and the token first: loading takes long, and these fail at once or not at all.
+    with listening(host, scenario.serving.port if port is None else port) as listener:
+        token, token_file = token_for(folder.work)
+        model, fingerprint = load(scenario, folder, run, progress)
+        app = create_app(
+            model,
+            token=token,
+            host_names=_host_names(host),
+            max_queue=scenario.serving.max_queue,
+            batch_size=scenario.serving.batch_size,
+            adapter_root=folder.root,
+            fingerprint=fingerprint,
+        )
+        _announce(progress, listener, token_file, model)
+        _run(app, listener, folder.logs / LOG_FILE)
+    progress.say(say("The server has been stopped."))
+
+
+# ---------------------------------------------------------------- address
+
+
+def loopback(host: str) -> str:
+    """The address to bind: this machine only. H850 for any other."""
+    name = "127.0.0.1" if host.lower() == "localhost" else host.strip("[]")
+    try:
+        inside = ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        inside = False
+    if not inside:
+        raise RefusedError(
+            "H850",
+            say(
+                "serving.host is {host}, but this server speaks plain HTTP to this machine only; "
+                "TLS and --allow-network are not built yet.",
+                host=host,
+            ),
+            where="serving.host",
+            next_step=say("Set serving.host to 127.0.0.1 and reach it from afar with ssh -L."),
+        )
+    return name
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A bound socket, so that a taken port is known before the model is loaded. H851."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise MissingError(
+                "H851",
+                say(
+                    "Port {port} cannot be used ({reason}).",
+                    port=str(port),
+                    reason=error.strerror or str(error),
+                ),
+                next_step=say("Stop the other server, or choose another port with --port."),
+            ) from error
+        yield listener
+
+
+def _host_names(host: str) -> tuple[str, ...]:
+    own = f"[{host}]" if ":" in host else host
+    return ("localhost", own)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+
+def _announce(
+    progress: Progress, listener: socket.socket, token_file: Path | None, model: LanguageModel
+) -> None:
+    progress.say(say("OpenAI-compatible API: {url}", url=_url(listener)))
+    progress.say(say("Models: {names}", names=", ".join((model.name, *model.adapters()))))
+    if token_file is None:
+        progress.say(say("The token is the one in {name}.", name=VARIABLE))
+    else:
+        progress.say(say("The token is in {path}; only you can read it.", path=str(token_file)))
+
+
+# ---------------------------------------------------------------- model
+
+
+def load(
+    scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: Progress
+) -> tuple[LanguageModel, str]:
+    """(the model with its adapter, checked; a fingerprint for `system_fingerprint`)."""
+    base = find_base(scenario.model.base, scenario.model.path, scenario.model.revision, folder.root)
+    for note in base.notes:
+        progress.say(note)
+    progress.say(say("Checking and loading {model}.", model=base.id))
+    base_hash = weights_sha256(base.path, folder.work / "base-hashes.json")
+    trained = folder.root / run.adapter.path if run is not None else None
+    if run is None or trained is None:
+        progress.say(say("No adapter has been trained here; the base model is served alone."))
+    else:
+        check_run(run, base, base_hash, trained)
+    model = _load(scenario, base, run, trained, progress)
+    selfcheck.check(model)
+    tail = run.adapter.sha256[:8] if run is not None else "base"
+    return model, f"hauslm-{__version__}-{base_hash[:8]}-{tail}"
+
+
+def _load(
+    scenario: Scenario, base: BaseFolder, run: Run | None, trained: Path | None, progress: Progress
+) -> LanguageModel:
+    from hauslm.lm.local import LocalModel
+
+    folder, adapters = base.path, {}
+    name = base.id
+    if run is not None and trained is not None:
+        if run.method == "full":
+            folder, name = trained, adapter_name(scenario.name, base.id)
+            progress.say(
+                say(
+                    "The whole model was trained; it is served as {name}, without the base.",
+                    name=name,
+                )
+            )
+        else:
+            adapters = {adapter_name(scenario.name, base.id): trained}
+    return LocalModel.load(
+        folder,
+        adapters,
+        name=name,
+        quantisation=_quantisation(scenario, run, progress),
+        batch_size=scenario.serving.batch_size,
+    )
+
+
+def _quantisation(scenario: Scenario, run: Run | None, progress: Progress) -> str:
+    """As in training: the adapter learned on top of the base as it was stored then."""
+    wanted: str = scenario.model.quantisation
+    if wanted == "auto":
+        wanted = str(run.settings.get("quantisation", "none")) if run is not None else "none"
+    if wanted == "none":
+        return wanted
+    import torch
+
+    if not torch.cuda.is_available():
+        progress.say(
+            say(
+                "Without a GPU the base is not quantised to {kind}; it takes more memory.",
+                kind=wanted,
+            )
+        )
+        return "none"
+    return wanted
+
+
+def adapter_name(project: str, base_id: str) -> str:
+    """The project's name as a model id; never that of the base."""
+    slug = re.sub(r"[^a-z0-9._-]+", "-", project.lower()).strip("-._") or "team"
+    return f"{slug}-adapter" if slug in (base_id.lower(), "base") else slug
+
+
+def check_run(run: Run, base: BaseFolder, base_hash: str, trained: Path) -> None:
+    """Are these the files of the run? H853 adapter, H854 base, H855 tokenizer or template."""
+    weights = "model.safetensors" if run.method == "full" else "adapter_model.safetensors"
+    again = say("Train again, or restore the files of the run.")
+    file = trained / weights
+    if not file.is_file() or sha256_file(file) != run.adapter.sha256:
+        raise RefusedError("H853", _differs("the adapter"), where=str(file), next_step=again)
+    if run.base.get("sha256") != base_hash:
+        raise RefusedError(
+            "H854", _differs("the base model"), where=str(base.path), next_step=again
+        )
+    for name in _TEMPLATE_FILES:
+        then, now = trained / name, base.path / name
+        if then.is_file() and (not now.is_file() or sha256_file(then) != sha256_file(now)):
+            raise RefusedError("H855", _differs(name), where=str(now), next_step=again)
+
+
+def _differs(what: str) -> Sentence:
+    return say("{what} is not the one of the training (its hash differs).", what=what)
+
+
+# ---------------------------------------------------------------- running
+
+
+class _Server(uvicorn.Server):
+    """Returns when it is stopped, where uvicorn would raise the signal once more at the end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {s: signal.signal(s, self.handle_exit) for s in signals}
+        try:
+            yield
+        finally:
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+
+def server_for(app: Any) -> uvicorn.Server:
+    """uvicorn, silent, HTTP only, without headers that tell about us."""
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="on",
+            proxy_headers=False,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )
+
+
+def _run(app: Any, listener: socket.socket, log_file: Path) -> None:
+    with _logging_to(log_file):
+        server_for(app).run(sockets=[listener])
+
+
+@contextmanager
+def _logging_to(log_file: Path) -> Iterator[None]:
+    """What goes wrong inside stands in the log, with no text of any request."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log_file, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    loggers = [logging.getLogger(n) for n in ("hauslm.serve", "uvicorn.error")]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+            logger.propagate = True
+        handler.close()

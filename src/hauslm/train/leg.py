@@ -1,0 +1,434 @@
+"""One process's part of a run, from the start or a checkpoint to the end or an interruption.
+
+Holds what lives between steps: losses, the best adapter, the meters, the checkpoints; and what happens
+after each step: measure, watch, validate, seal. `loop.train` calls its methods in order.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hauslm.base.errors import Interrupted, RefusedError
+from hauslm.base.files import ProjectFolder
+from hauslm.base.progress import Progress
+from hauslm.base.words import Sentence, say
+from hauslm.records import Said
+from hauslm.train import adapters, model, presets, seal, signals, watch
+from hauslm.train.inputs import Inputs, Notices, plain_json
+from hauslm.train.meter import Energy, Meter, PeakMemory
+
+if TYPE_CHECKING:
+    import torch
+
+    from hauslm.train.trainer import Compute, HouseTrainer
+
+# A save may take 1/50 of the time at most: the next one waits 50 times as long as the last one took.
+SAVE_SHARE = 50
+SHORTEST_SAVE_INTERVAL_S = 30.0
+
+
+@dataclass
+class Best:
+    """The adapter with the lowest validation loss so far; step -1: none yet."""
+
+    step: int = -1
+    loss: float = math.inf
+    tensors: dict[str, torch.Tensor] | None = None
+
+
+@dataclass
+class Losses:
+    """First and newest losses, nats per label."""
+
+    first: float = math.nan
+    last: float = math.nan
+    validation: float | None = None
+    validation_first: float | None = None
+
+
+class Leg:
+    """See the module."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        folder: ProjectFolder,
+        notices: Notices,
+        progress: Progress,
+        stop: signals.Stop,
+    ) -> None:
+        self.inputs, self.folder, self.notices = inputs, folder, notices
+        self.progress, self.stop = progress, stop
+        self.settings, self.schedule = inputs.settings, inputs.schedule
+        self.work = folder.work / "train"
+        self.bitwise = inputs.device == "cpu"  # GPU kernels may add in any order
+        self.best, self.losses = Best(), Losses()
+        self.found: seal.Found | None = None  # the checkpoint that is continued
+        self.ancestor: dict[str, torch.Tensor] | None = None  # or the adapter to start from
+        self.resumed_from: list[str] = []
+        self.step = 0
+        self.last_save = time.monotonic()
+        self.last_save_seconds = 0.0
+
+    # ------------------------------------------------------------ 2. where to begin
+
+    def find_checkpoint(self, resume: bool, accept_change: bool) -> None:
+        """The newest sound checkpoint, if one is to be continued; otherwise room for a new run."""
+        self.checkpoints = seal.Checkpoints(
+            self.work / "checkpoints",
+            self.inputs.identity,
+            self.inputs.versions,
+            self.settings.keep_checkpoints,
+        )
+        found = self.checkpoints.newest_sound() if resume else None
+        if found is None:
+            self._set_aside()
+            return
+        for name, why in found.damaged:
+            self.notices.tell(
+                say("Checkpoint {name} is damaged and was passed over: {why}", name=name, why=why)
+            )
+        over = found.snapshot.step >= found.snapshot.state["steps"]
+        if over and not accept_change and seal.differences(found.identity, self.inputs.identity):
+            # A finished run of something else: nothing unfinished is lost by beginning anew.
+            self._set_aside()
+            return
+        changed = seal.check_identity(found, self.inputs.identity, accept_change)
+        self.resumed_from = [*found.snapshot.state["resumed_from"], found.path.name]
+        if changed:
+            self._start_lineage(found, changed)
+        else:
+            self._continue(found)
+
+    def _set_aside(self) -> None:
+        if self.checkpoints.all():
+            self.notices.tell(
+                say("This is a new run; the earlier checkpoints are kept in checkpoints.previous.")
+            )
+        self.checkpoints.set_aside()
+
+    def _start_lineage(self, found: seal.Found, changed: list[Sentence]) -> None:
+        """Another run that begins with the adapter of this checkpoint."""
+        self.ancestor = dict(found.snapshot.tensors["trainable"])
+        self.bitwise = False
+        self.notices.tell(
+            say(
+                "A new run starts from the adapter of {name}; what changed: {changes}.",
+                name=found.path.name,
+                changes=seal.joined(changed),
+            )
+        )
+        self.checkpoints.set_aside()
+        self.checkpoints.parent = found.manifest_sha256
+
+    def _continue(self, found: seal.Found) -> None:
+        self.found = found
+        self.checkpoints.parent = found.manifest_sha256
+        state = found.snapshot.state
+        self.bitwise = self.bitwise and state["bitwise"]
+        told = list(self.notices.said)
+        self.notices.said[:] = [Said.model_validate(n) for n in state["notices"]]
+        self.notices.said += [n for n in told if n not in self.notices.said]
+        differing = [
+            f"{key} {found.versions.get(key)} -> {value}"
+            for key, value in self.inputs.versions.items()
+            if found.versions.get(key) != value
+        ]
+        if differing:
+            self.bitwise = False
+            self.notices.tell(
+                say(
+                    "The checkpoint was written under other versions ({differing}): the result is no longer bit for bit that of an uninterrupted run.",
+                    differing=", ".join(differing),
+                )
+            )
+
+    # ------------------------------------------------------------ 3. base and adapter
+
+    def build(self) -> None:
+        """Load the base, attach the adapter, put saved values back."""
+        from hauslm.train.trainer import Compute
+
+        given = self.inputs
+        self.memory = PeakMemory(given.device)
+        self.memory.start()
+        self.energy = Energy(given.device)
+        base = model.load_base(given.base.path, self.settings, given.device)
+        self.model: Any = model.attach(base, self.settings, given.base.path, given.base_name)
+        model.checkpoint_layers(self.model, self.settings.checkpointed_layers)
+        self.compute: Compute = Compute(self.model, self.settings, given.device)
+        self.initial_sha256 = seal.tensors_sha256(model.trainable(self.model))
+        if self.found is None and self.ancestor is None:
+            self._show_first_rows()
+        self.parameters = sum(p.numel() for p in model.trainable(self.model).values())
+        self.frozen_before = watch.frozen_sum(self.model)
+        if self.ancestor is not None:
+            model.load_trainable(self.model, self.ancestor)
+        if self.found is not None:
+            self._restore(self.found.snapshot)
+
+    def _variant(self) -> adapters.Variant | None:
+        if self.settings.method == "full":
+            return None
+        return adapters.find(self.settings.adapter["variant"])
+
+    def _show_first_rows(self) -> None:
+        """Variants that start from the data (EVA) look at the first rows."""
+        from hauslm.train.batches import make_row, split_examples
+
+        variant = self._variant()
+        if variant is None:
+            return
+        groups = split_examples(self.schedule.bins(0), 1, self.settings.packing)
+        device = self.inputs.device
+        variant.seen(self.compute, [make_row(self.inputs.store, g, device) for g in groups])
+
+    def _restore(self, snapshot: seal.Snapshot) -> None:
+        state, variant = snapshot.state, self._variant()
+        moves_base = variant is not None and getattr(variant.module, "MOVES_BASE", False)
+        if moves_base and state["initial_sha256"] != self.initial_sha256:
+            raise RefusedError(
+                "H613",
+                say(
+                    "This machine starts the variant {variant} from other values than the one before.",
+                    variant=self.settings.adapter["variant"],
+                ),
+                next_step=say(
+                    "Resume on the machine and versions of the first part, or start anew with --fresh."
+                ),
+            )
+        model.load_trainable(self.model, dict(snapshot.tensors["trainable"]))
+        best = state["best"]
+        if best["step"] >= 0:
+            same = best["step"] == snapshot.step
+            tensors = snapshot.tensors["trainable" if same else "best"]
+            self.best = Best(best["step"], best["loss"], dict(tensors))
+        self.losses = Losses(**state["losses"])
+
+    # ------------------------------------------------------------ 4. look before you spend
+
+    def look(self) -> None:
+        """Proof that packing leaks nothing, advice, the first validation loss."""
+        from hauslm.train.proof import prove
+        from hauslm.train.trainer import validation_rows
+
+        given = self.inputs
+        first = [i for one in self.schedule.bins(0) for i in one]
+        self.proof = prove(self.compute, given.store, first)
+        for sentence in self._advice():
+            self.notices.tell(sentence)
+
+        state = self.found.snapshot.state if self.found else {}
+        self.start = self.found.snapshot.step if self.found else 0
+        self.meter = Meter(self.work, self.start, state.get("meter", {}))
+        self.watcher = watch.Watcher(state.get("watcher"))
+        self.micro_batch = float(state.get("micro_batch", self.settings.micro_batch_size))
+        self.rows: list[list[int]] = []
+        self.validate_every = self.schedule.steps
+        if given.validation_store is None:
+            return
+        self.rows = validation_rows(given.validation_store, self.settings, given.validation_usable)
+        self._settle_interval()
+        if self.losses.validation_first is None:
+            self.losses.validation_first = self._validate(0)
+            self.meter.write({"step": 0, "validation": self.losses.validation_first})
+
+    def _settle_interval(self) -> None:
+        """Steps between validations: the user's, or what the run can afford."""
+        steps = self.schedule.steps
+        tokens = round(self.inputs.tokens * self.schedule.epochs_done(steps))
+        chosen = presets.validation_interval(steps, tokens, self.inputs.validation_tokens)
+        self.validate_every = self.settings.validate_every_steps or chosen.value
+        given = say("Given in the project file.")
+        self.settings.reasons["validate_every_steps"] = (
+            given if self.settings.validate_every_steps else chosen.reason
+        )
+
+    def _advice(self) -> Sequence[Sentence]:
+        s, facts, steps = self.settings, self.inputs.facts, self.schedule.steps
+        advised = presets.learning_rate(facts.model_type, facts.hidden, facts.parameters, s.method)
+        return presets.advice(
+            method=s.method,
+            target_modules=s.adapter.get("target_modules", ""),
+            dropout=float(s.adapter.get("lora_dropout", 0.0)),
+            learning_rate_given=s.learning_rate,
+            learning_rate_advised=advised.value,
+            examples_per_step=facts.examples * self.schedule.epochs_done(steps) / max(1, steps),
+            trainable=self.parameters,
+            tokens=self.inputs.tokens,
+        )
+
+    # ------------------------------------------------------------ 5. learn
+
+    def learn(self) -> None:
+        """Trainer's loop from the start step to the end, an interruption or a failure."""
+        total = self.schedule.steps
+        self.step = self.start
+        if self.start >= total:
+            self.meter.close()
+            return
+        from hauslm.train.trainer import make_trainer
+
+        self.trainer: HouseTrainer = make_trainer(self)
+        try:
+            self.trainer.train()
+        except watch.NotFinite as error:
+            path = self._seal(error.step - 1)
+            raise error.refusal(self.folder.relative(path)) from error
+        finally:
+            self.meter.close()
+        if self.stop.asked and self.step < total:
+            raise Interrupted(
+                "H650",
+                say(
+                    "Stopped in step {step} of {total}; a checkpoint is sealed.",
+                    step=self.step,
+                    total=total,
+                ),
+                where=self.folder.relative(self.checkpoints.folder),
+                next_step=say("hauslm train --resume continues exactly there."),
+            )
+
+    def begin(self, state: Any, optimizer: Any, scheduler: Any) -> None:
+        """Trainer is ready: give it the state of the checkpoint."""
+        self.optimizer, self.scheduler = optimizer, scheduler
+        if self.found is None:
+            return
+        saved = self.found.snapshot
+        seal.load_optimizer_state(optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
+        scheduler.load_state_dict(saved.state["scheduler"])
+        state.global_step = self.start
+
+    def after_step(self, step: int, rate: float, seconds: float) -> bool:
+        """Measure, watch, validate, seal. False: stop here."""
+        self.step = step
+        figures, total = self.trainer.figures, self.schedule.steps
+        self.bitwise = self.bitwise and not self.trainer.halved
+        self.meter.step(figures.tokens, figures.labels, seconds)
+        self.losses.last = figures.loss
+        if math.isnan(self.losses.first):
+            self.losses.first = figures.loss
+        self.notices.tell(self.watcher.loss(step, figures.loss))
+        row = {
+            "step": step,
+            "of": total,
+            "loss": figures.loss,
+            "learning_rate": rate,
+            "gradient_norm": figures.gradient_norm,
+            "tokens": self.meter.tokens,
+            "tokens_per_second": round(figures.tokens / seconds, 1),
+            "seconds": round(self.meter.seconds, 3),
+        }
+        last = step >= total
+        if self.rows and (step % self.validate_every == 0 or last):
+            row["validation"] = self._validate(step)
+        self.meter.write(row)
+        self._show(step, figures.loss)
+        if last or self.stop.asked or self._save_is_due(step):
+            self._seal(step)
+        return not self.stop.asked
+
+    def _show(self, step: int, loss: float) -> None:
+        done_here = max(1, step - self.start)
+        seconds_each = self.meter.leg_seconds / done_here
+        self.progress.step(
+            say("Training"),
+            step,
+            self.schedule.steps,
+            loss=loss,
+            validation=self.losses.validation,
+            tokens_per_second=self.meter.tokens_per_second,
+            remaining_seconds=(self.schedule.steps - step) * seconds_each,
+        )
+
+    def _validate(self, step: int) -> float:
+        """Validation loss now; keeps the adapter if it is the best so far."""
+        from hauslm.train.trainer import mean_loss
+
+        store = self.inputs.validation_store or self.inputs.store
+        value = mean_loss(self.compute, store, self.rows)
+        if not math.isfinite(value):
+            raise RefusedError(
+                "H634",
+                say("The validation loss of step {step} is not a number.", step=step),
+                where=self.folder.relative(self.checkpoints.folder),
+                next_step=say(
+                    "Checkpoints before it are sealed; set a lower training.learning_rate, or look at the validation examples."
+                ),
+            )
+        self.losses.validation = value
+        self.notices.tell(self.watcher.validation(step, value, self.best.loss, self.best.step))
+        if value < self.best.loss and step > 0:
+            now = model.trainable(self.model)
+            kept = {name: p.detach().to("cpu", copy=True) for name, p in now.items()}
+            self.best = Best(step, value, kept)
+        return value
+
+    # ------------------------------------------------------------ checkpoints
+
+    def _save_is_due(self, step: int) -> bool:
+        every = self.settings.checkpoint_every_steps
+        if every:
+            return step % every == 0
+        wait = max(SHORTEST_SAVE_INTERVAL_S, SAVE_SHARE * self.last_save_seconds)
+        return time.monotonic() - self.last_save >= wait
+
+    def _seal(self, step: int) -> Path:
+        """A sealed checkpoint of everything that continuing needs."""
+        started = time.monotonic()
+        tensors, plain = seal.optimizer_state(self.optimizer)
+        groups: dict[str, seal.Tensors] = {
+            "trainable": model.trainable(self.model),
+            "optimizer": tensors,
+        }
+        best = self.best
+        if best.tensors is not None and best.step != step:
+            groups["best"] = best.tensors
+        state = {
+            "steps": self.schedule.steps,
+            "cursor": {"step": step, "epochs": self.schedule.epochs_done(step)},
+            "rng": {"streams": "sha256(seed, step, row)", "seed": self.settings.seed},
+            "optimizer": plain,
+            "scheduler": plain_json(self.scheduler.state_dict()),
+            "initial_sha256": self.initial_sha256,
+            "best": {"step": best.step, "loss": best.loss if best.step >= 0 else None},
+            "losses": asdict(self.losses),
+            "micro_batch": self.trainer.micro_batch,
+            "meter": self.meter.state(),
+            "watcher": self.watcher.state(),
+            "bitwise": self.bitwise,
+            "notices": [n.model_dump(mode="json") for n in self.notices.said],
+            "resumed_from": self.resumed_from,
+        }
+        path = self.checkpoints.save(seal.Snapshot(step, groups, state))
+        self.last_save = time.monotonic()
+        self.last_save_seconds = self.last_save - started
+        return path
+
+    # ------------------------------------------------------------ 6. the adapter
+
+    def write_adapter(self) -> str:
+        """The best adapter as a plain PEFT folder; returns the sha256 of its weights file."""
+        after = watch.frozen_sum(self.model)
+        if after != self.frozen_before:
+            raise watch.frozen_changed(self.frozen_before, after)
+        total, best = self.schedule.steps, self.best
+        if best.tensors is not None and best.step != total:
+            model.load_trainable(self.model, best.tensors)
+            self.notices.tell(
+                say(
+                    "The adapter of step {step} of {total} is kept: its validation loss {loss:.3f} is the lowest.",
+                    step=best.step,
+                    total=total,
+                    loss=best.loss,
+                )
+            )
+        given = self.inputs
+        return model.save(
+            self.model, self.settings, self.folder.adapter, given.base.path, given.base_name
+        )

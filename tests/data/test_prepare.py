@@ -1,0 +1,253 @@
+"""The whole way: documents and a task in, a store, records and honest warnings out."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hauslm.base.errors import DataError, Interrupted
+from hauslm.base.files import ProjectFolder
+from hauslm.base.progress import Silent
+from hauslm.data import build, prepare as module
+from hauslm.data.prepare import prepare
+from hauslm.data.split import SPLITS
+from hauslm.data.store import ExampleStore
+from hauslm.data.task import Task, TaskItem, task_messages
+from hauslm.data.tokens import Tokenizer
+from hauslm.embedded import DOCUMENTS, MODEL, TASKS
+from hauslm.records import Corpus
+from hauslm.scenario import Scenario
+
+WORDS = [f"word{i}" for i in range(2000)]
+
+
+def text(seed: int, sentences: int = 40) -> str:
+    generator = random.Random(seed)
+    return " ".join(" ".join(generator.choice(WORDS) for _ in range(12)).capitalize() + "." for _ in range(sentences))
+
+
+def write(folder: Path, documents: dict[str, str]) -> ProjectFolder:
+    for name, content in documents.items():
+        path = folder / "documents" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return ProjectFolder(folder)
+
+
+def run(folder: ProjectFolder, **sections: Any) -> Corpus:
+    return prepare(Scenario.model_validate(sections), folder, progress=Silent())
+
+
+def rows(folder: ProjectFolder, name: str) -> list[dict[str, Any]]:
+    path = folder.work / "prepared" / name
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[ProjectFolder, Corpus]:
+    folder = ProjectFolder(tmp_path_factory.mktemp("project"))
+    task = {"file": str(TASKS / "roles.jsonl")}
+    return folder, run(folder, documents={"paths": [str(DOCUMENTS)]}, evaluation={"task": task})
+
+
+def test_the_embedded_project(embedded: tuple[ProjectFolder, Corpus]) -> None:
+    folder, corpus = embedded
+    assert corpus.documents.read == 28 and corpus.documents.by_language == {"de": 11, "en": 17}
+    assert corpus.truncated == 0 and corpus.overlap_13gram < 0.01
+    assert {r.file.rsplit("/", 1)[-1] for r in corpus.documents.rejected} == {"README.md", "glossary.yaml"}
+    for split in SPLITS:
+        store = ExampleStore.open(folder.root / corpus.files[split])
+        assert len(store) == getattr(corpus.examples, split) > 0
+        assert store.tokens == getattr(corpus.tokens, split)
+        assert store.lengths().max() <= 512 and store.label_counts().min() > 0
+    assert sum(corpus.token_histogram.values()) == 28
+    assert len(corpus.samples) == 3 and all(any(flag for _, flag in s.pieces) for s in corpus.samples)
+    assert corpus.tokenizer_sha256 == Tokenizer(MODEL).sha256
+
+
+def test_documents_and_task_share_their_split(embedded: tuple[ProjectFolder, Corpus]) -> None:
+    folder, corpus = embedded
+    documents = {d["id"]: d for d in rows(folder, "documents.jsonl")}
+    items = [TaskItem.from_json(r) for r in rows(folder, "task.jsonl")]
+    assert len(items) == 774
+    assert all(documents[i.document]["split"] == i.split for i in items)
+    assert {d["split"] for d in documents.values()} == set(SPLITS)
+    wanted = {"id", "split", "title", "language", "licence_class", "doi", "sha256", "format", "characters", "text", "sections"}
+    assert all(wanted <= set(d) for d in documents.values())
+    task = Task.from_json(corpus.task)
+    assert task_messages(task, items[0]) and corpus.task["items"]["test"] == sum(i.split == "test" for i in items)
+
+
+def test_no_example_crosses_its_split(embedded: tuple[ProjectFolder, Corpus]) -> None:
+    folder, _ = embedded
+    split_of = {d["id"]: d["split"] for d in rows(folder, "documents.jsonl")}
+    for split in SPLITS:
+        store = ExampleStore.open(folder.work / "prepared" / split)
+        assert {split_of[e.meta["document"]] for e in store} == {split}
+        assert {e.meta["kind"] for e in store} == {"text", "task"}
+
+
+def test_every_character_of_every_document_is_in_the_store(embedded: tuple[ProjectFolder, Corpus]) -> None:
+    folder, _ = embedded
+    tokenizer = Tokenizer(MODEL)
+    found: dict[str, list[int]] = {}
+    for split in SPLITS:
+        for example in ExampleStore.open(folder.work / "prepared" / split):
+            if example.meta["kind"] == "text":
+                found.setdefault(example.meta["document"], []).extend(example.tokens[example.trained].tolist())
+    for document in rows(folder, "documents.jsonl"):
+        ids = found[document["id"]]
+        assert tokenizer.decode(ids, skip_special=True) == document["text"]
+
+
+def test_it_is_a_function_of_its_inputs(embedded: tuple[ProjectFolder, Corpus], tmp_path: Path) -> None:
+    first, corpus = embedded
+    second = ProjectFolder(tmp_path)
+    again = run(
+        second, documents={"paths": [str(DOCUMENTS)]}, evaluation={"task": {"file": str(TASKS / "roles.jsonl")}}
+    )
+    assert again.fingerprint == corpus.fingerprint
+    for path in (first.work / "prepared").iterdir():
+        assert (second.work / "prepared" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert not (second.work / "prepared" / ".build").exists()
+
+
+def test_a_planted_leak_is_found(tmp_path: Path) -> None:
+    documents = {f"train/t{i}.txt": text(i) for i in range(30)}
+    documents["test/copy-under-another-name.txt"] = documents["train/t3.txt"]
+    documents["test/near.txt"] = documents["train/t4.txt"].replace("word7 ", "word8 ", 1) + " One more sentence here."
+    folder = write(tmp_path, documents)
+    corpus = run(folder)
+    assert corpus.documents.read == 31
+    assert [r.file for r in corpus.documents.rejected] == ["documents/train/t3.txt (t3)"]
+    pairs = {frozenset(p) for p in corpus.duplicates}
+    assert pairs == {frozenset({"copy-under-another-name", "t3"}), frozenset({"near", "t4"})}
+    split = {d["id"]: d["split"] for d in rows(folder, "documents.jsonl")}
+    assert split["near"] == split["t4"]
+    assert any("exactly the text" in c.text for c in corpus.checks)
+
+
+def test_a_task_text_inside_a_document_is_the_same_work(tmp_path: Path) -> None:
+    documents = {f"d{i}.txt": text(i) for i in range(40)}
+    folder = write(tmp_path, documents)
+    train = [{"text": text(1000 + i, 5), "label": "AB"[i % 2], "document": f"train-{i}"} for i in range(20)]
+    test = [{"text": text(i, 40)[200:900], "label": "AB"[i % 2], "document": f"test-{i}"} for i in range(10)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, train)))
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, test)))
+    corpus = run(folder, evaluation={"task": {"train_file": "train.jsonl", "test_file": "test.jsonl"}})
+    split = {d["id"]: d["split"] for d in rows(folder, "documents.jsonl")}
+    assert all(split[f"d{i}"] == "test" for i in range(10)), "what the test asks about is not trained on"
+    assert corpus.task["items"]["test"] == 10 and corpus.overlap_13gram == 0.0
+
+
+def test_conversations_and_gate(tmp_path: Path) -> None:
+    lines = [
+        {"id": f"c{i}", "messages": [{"role": "user", "content": text(i, 1)}, {"role": "assistant", "content": text(i + 99, 1)}]}
+        for i in range(6)
+    ] + [{"id": "open", "text": text(7), "licence": "CC-BY-4.0"}, {"id": "nc", "text": text(8), "licence": "CC-BY-NC-4.0"}]
+    folder = write(tmp_path, {"a.jsonl": "\n".join(map(json.dumps, lines))})
+    corpus = run(folder, documents={"licence_gate": "open_only"})
+    assert corpus.documents.read == 1 and corpus.rights == {"open": 1}
+    corpus = run(folder)
+    kinds = [e.meta["kind"] for s in SPLITS for e in ExampleStore.open(folder.work / "prepared" / s)]
+    assert kinds.count("chat") == 6 and corpus.rights == {"nc": 1, "open": 1, "unknown": 6}
+    corpus = run(folder, scenario={"data": {"copyright": "own"}}, documents={"licence_gate": "open_only"})
+    assert corpus.rights == {"open": 1, "own": 6}
+
+
+def test_use_text_off_keeps_documents_for_evaluation(tmp_path: Path) -> None:
+    folder = write(tmp_path, {f"d{i}.txt": text(i) for i in range(5)})
+    corpus = run(folder, training={"use_text": False})
+    assert corpus.examples.train == 0 and len(rows(folder, "documents.jsonl")) == 5
+    assert any("use_text" in n.text for n in corpus.notices)
+
+
+def test_max_documents_is_told(tmp_path: Path) -> None:
+    folder = write(tmp_path, {f"d{i}.txt": text(i) for i in range(9)})
+    corpus = run(folder, documents={"max_documents": 4})
+    assert corpus.documents.read == 4 and any("max_documents" in n.text for n in corpus.notices)
+
+
+def test_nothing_usable_is_an_error_with_the_reason(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"a.txt": "short"})
+    with pytest.raises(DataError) as error:
+        run(folder)
+    assert error.value.code == "H302" and "minimum_characters" in error.value.text("en")
+    with pytest.raises(DataError) as error:
+        run(ProjectFolder(tmp_path / "elsewhere"))
+    assert error.value.code == "H301"
+
+
+def test_only_a_task_is_enough(tmp_path: Path) -> None:
+    corpus = run(ProjectFolder(tmp_path), evaluation={"task": {"file": str(TASKS / "roles.jsonl")}})
+    assert corpus.documents.read == 0 and corpus.examples.train > 0
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = {f"d{i}.txt": text(i) for i in range(12)}
+    whole = write(tmp_path / "whole", documents)
+    broken = write(tmp_path / "broken", documents)
+    monkeypatch.setattr("hauslm.data.gather.SHARD_BYTES", 6000)  # several shards
+    expected = run(whole)
+    real, calls = build.examples_of_shard, []
+
+    def stops(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "examples_of_shard", stops)
+    with pytest.raises(Interrupted) as stopped:
+        run(broken)
+    assert stopped.value.exit_code == 75
+    assert (broken.work / "prepared" / ".build" / "shard-00001.done.json").is_file()
+    monkeypatch.setattr(module, "examples_of_shard", real)
+    progress = Silent()
+    again = prepare(Scenario(), broken, progress=progress)
+    assert "interrupted" in str(progress.sentences[0])
+    assert again.fingerprint == expected.fingerprint
+    for split in SPLITS:
+        for suffix in (".tokens.bin", ".meta.jsonl"):
+            name = f"{split}{suffix}"
+            assert (broken.work / "prepared" / name).read_bytes() == (whole.work / "prepared" / name).read_bytes()
+
+
+def test_worker_processes_give_the_same_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = {f"d{i}.txt": text(i) for i in range(8)}
+    monkeypatch.setattr("hauslm.data.gather.SHARD_BYTES", 12000)
+    one, many = write(tmp_path / "one", documents), write(tmp_path / "many", documents)
+    run(one)
+    monkeypatch.setattr("hauslm.data.workers.PARALLEL_ABOVE", 0)
+    run(many)
+    for path in (one.work / "prepared").glob("*.bin"):
+        assert (many.work / "prepared" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_growing_the_corpus_keeps_documents_where_they_were(tmp_path: Path) -> None:
+    folder = write(tmp_path, {f"d{i}.txt": text(i) for i in range(30)})
+    run(folder)
+    before = {d["id"]: d["split"] for d in rows(folder, "documents.jsonl")}
+    write(tmp_path, {f"e{i}.txt": text(100 + i) for i in range(20)})
+    run(folder)
+    after = {d["id"]: d["split"] for d in rows(folder, "documents.jsonl")}
+    moved = [k for k in before if before[k] != after[k]]
+    assert len(moved) <= 1, "at most a work that was lent goes home"
+
+
+def test_checks_speak_of_data_and_of_labels(tmp_path: Path) -> None:
+    documents = {f"d{i}.txt": text(i) + " Write to ada@example.org or +49 30 1234567." for i in range(4)}
+    folder = write(tmp_path, documents)
+    items = [{"text": text(50 + i, 1), "label": "A", "document": f"x{i}"} for i in range(20)]
+    items.append({"text": text(99, 1), "label": "B", "document": "x99"})
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, items)))
+    corpus = run(folder, evaluation={"task": {"file": "t.jsonl"}}, scenario={"workload": {"languages": ["de"]}})
+    said = " ".join(c.text for c in corpus.checks)
+    for expected in ("Only 4 documents", "personal data", "email: 4", "no licence", "Some labels have fewer", "misle", "language"):
+        assert expected in said, expected
+    assert np.array([c.say("de") != "" for c in corpus.checks]).all()
