@@ -39,6 +39,12 @@ Hautleim löst sich in warmem Wasser wieder an. Das erleichtert spätere Reparat
 }
 
 
+@pytest.fixture
+def texts() -> dict[str, str]:
+    """The articles of `project`, by name."""
+    return dict(ARTICLES)
+
+
 @pytest.fixture(scope="session")
 def reader_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random model with the embedded tokenizer: it says nonsense, always the same."""

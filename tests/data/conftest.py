@@ -24,7 +24,9 @@ THINKING = (  # drops the reasoning of earlier turns, as some templates do
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 BARE = "{% for m in messages %}{{ '\nQ: ' + m.content if m.role == 'user' else '\nA: ' + m.content }}{% endfor %}{{ '\nA:' if add_generation_prompt }}"
-NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+)
 
 
 def corpus() -> list[str]:
@@ -42,15 +44,25 @@ def build(folder: Path, kind: str, template: str | None) -> Path:
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     else:
         rust = Rust(models.BPE(unk_token="<unk>", byte_fallback=True))
-        rust.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        rust.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
         rust.decoder = decoders.Sequence(
-            [decoders.Replace(Regex("▁"), " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+            [
+                decoders.Replace(Regex("▁"), " "),
+                decoders.ByteFallback(),
+                decoders.Fuse(),
+                decoders.Strip(" ", 1, 0),
+            ]
         )
         alphabet = []
         special += [f"<0x{i:02X}>" for i in range(256)]
     trainer = BpeTrainer(
         vocab_size=900,
-        special_tokens=[AddedToken(t, special=not t.startswith("<0x"), normalized=False) for t in special[:5]] + special[5:],
+        special_tokens=[
+            AddedToken(t, special=not t.startswith("<0x"), normalized=False) for t in special[:5]
+        ]
+        + special[5:],
         initial_alphabet=alphabet,
         show_progress=False,
     )
@@ -70,7 +82,9 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def tokenizer_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str | None], Tokenizer]:
+def tokenizer_of(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, str | None], Tokenizer]:
     known: dict[tuple[str, str | None], Tokenizer] = {}
 
     def make(kind: str, template: str | None) -> Tokenizer:

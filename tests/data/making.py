@@ -38,20 +38,32 @@ def jats(link: str = "by", words: str = "Creative Commons Attribution 4.0 Licens
 
 
 def pdf(
-    pages: Sequence[Sequence[tuple[float, float, float, str]]], *, encrypted: bool = False, stream: bytes = b""
+    pages: Sequence[Sequence[tuple[float, float, float, str]]],
+    *,
+    encrypted: bool = False,
+    stream: bytes = b"",
 ) -> bytes:
     """A PDF with text lines (x, y from the top, size, text) on A4 pages, in Helvetica."""
-    objects: list[bytes] = [b"", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>"]
+    objects: list[bytes] = [
+        b"",
+        b"",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+    ]
     kids = []
     for lines in pages:
         content = b"".join(
             f"BT /F1 {size} Tf {x} {842 - y} Td (".encode()
-            + text.encode("cp1252").replace(b"\\", b"\\\\").replace(b"(", b"\\(").replace(b")", b"\\)")
+            + text.encode("cp1252")
+            .replace(b"\\", b"\\\\")
+            .replace(b"(", b"\\(")
+            .replace(b")", b"\\)")
             + b") Tj ET\n"
             for x, y, size, text in lines
         )
         packed = zlib.compress(content + stream, 9)
-        objects.append(b"<< /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream" % (len(packed), packed))
+        objects.append(
+            b"<< /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream" % (len(packed), packed)
+        )
         objects.append(
             b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents %d 0 R "
             b"/Resources << /Font << /F1 3 0 R >> >> >>" % len(objects)
@@ -65,7 +77,9 @@ def pdf(
     trailer = b"/Root 1 0 R"
     if encrypted:
         secret = b"A" * 64
-        objects.append(b"<< /Filter /Standard /V 1 /R 2 /P -44 /O <%s> /U <%s> >>" % (secret, secret))
+        objects.append(
+            b"<< /Filter /Standard /V 1 /R 2 /P -44 /O <%s> /U <%s> >>" % (secret, secret)
+        )
         trailer += b" /Encrypt %d 0 R /ID [<00> <00>]" % len(objects)
     out = bytearray(b"%PDF-1.4\n")
     places = []
@@ -75,11 +89,17 @@ def pdf(
     start = len(out)
     out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
     out += b"".join(b"%010d 00000 n \n" % p for p in places)
-    out += b"trailer << /Size %d %s >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, trailer, start)
+    out += b"trailer << /Size %d %s >>\nstartxref\n%d\n%%%%EOF\n" % (
+        len(objects) + 1,
+        trailer,
+        start,
+    )
     return bytes(out)
 
 
-def column(x: float, y: float, texts: Sequence[str], size: float = 10) -> list[tuple[float, float, float, str]]:
+def column(
+    x: float, y: float, texts: Sequence[str], size: float = 10
+) -> list[tuple[float, float, float, str]]:
     return [(x, y + 12 * i, size, text) for i, text in enumerate(texts)]
 
 
@@ -89,7 +109,9 @@ W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 def docx(path: Path, body: str, *, extra: dict[str, bytes] | None = None) -> Path:
     """A minimal Word document with this body XML (prefix w:)."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("word/document.xml", f"<w:document {W}><w:body>{body}</w:body></w:document>")
+        archive.writestr(
+            "word/document.xml", f"<w:document {W}><w:body>{body}</w:body></w:document>"
+        )
         archive.writestr(
             "docProps/core.xml",
             '<cp:coreProperties xmlns:cp="http://schemas.openxmlformats.org/package/2006/metadata/core-properties" '

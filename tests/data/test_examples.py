@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +29,16 @@ from hauslm.data.task import Task, TaskItem
 from hauslm.data.tokens import Tokenizer
 
 Make = Callable[[str, str | None], Tokenizer]
-WORDS = [*"abcäöüß  \n.!?,0123AZ€𝜇</s>|_", "\n\n", ". ", "word ", "Wörter. ", "</s>", "👩🏽‍🚀", "\u0301"]
+WORDS = [
+    *"abcäöüß  \n.!?,0123AZ€𝜇</s>|_",
+    "\n\n",
+    ". ",
+    "word ",
+    "Wörter. ",
+    "</s>",
+    "👩🏽‍🚀",
+    "\u0301",
+]
 TEXT = st.lists(st.sampled_from(WORDS), min_size=1, max_size=600).map("".join)
 
 
@@ -46,7 +56,9 @@ def shown(example: Example, tokenizer: Tokenizer, *, trained: bool) -> str:
 
 @settings(deadline=None, max_examples=150)
 @given(text=TEXT, seq_len=st.integers(16, 96))
-def test_every_character_lands_in_a_piece_and_is_trained_once(tokenizer: Tokenizer, text: str, seq_len: int) -> None:
+def test_every_character_lands_in_a_piece_and_is_trained_once(
+    tokenizer: Tokenizer, text: str, seq_len: int
+) -> None:
     examples = cut(text, tokenizer, seq_len)
     assert all(len(e.tokens) <= seq_len for e in examples)
     prefix = len(tokenizer.text_prefix)
@@ -56,7 +68,9 @@ def test_every_character_lands_in_a_piece_and_is_trained_once(tokenizer: Tokeniz
         fresh = example.trained[prefix:].tolist()
         start = fresh.index(True) if True in fresh else len(fresh)
         assert all(fresh[start:]), "context first, then everything is trained"
-        assert body[:start] == ids[len(ids) - start :], "the context repeats the end of what came before"
+        assert body[:start] == ids[len(ids) - start :], (
+            "the context repeats the end of what came before"
+        )
         ids += body[start:]
     assert ids[-1] == tokenizer.eos_id
     assert tokenizer.decode(ids[:-1], skip_special=False) == text
@@ -65,19 +79,23 @@ def test_every_character_lands_in_a_piece_and_is_trained_once(tokenizer: Tokeniz
 
 @settings(deadline=None, max_examples=60)
 @given(text=TEXT, capacity=st.integers(8, 60), overlap=st.integers(0, 40))
-def test_pieces_partition_the_tokens_between_characters(tokenizer: Tokenizer, text: str, capacity: int, overlap: int) -> None:
+def test_pieces_partition_the_tokens_between_characters(
+    tokenizer: Tokenizer, text: str, capacity: int, overlap: int
+) -> None:
     raw = text.encode()
     encoded = tokenizer.encode_texts([text])[0]
     found = pieces(raw, encoded.ends, capacity, overlap)
     assert found[0].start == found[0].fresh == 0 and found[-1].end == len(encoded.ids)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         assert after.fresh == before.end and before.start < after.start <= after.fresh < after.end
         assert after.end - after.start <= capacity
         raw[: int(encoded.ends[before.end - 1])].decode()  # raises inside a character
 
 
 def test_cuts_are_at_paragraphs_and_sentences(tokenizer: Tokenizer) -> None:
-    text = "\n\n".join(" ".join(f"Sentence {i} of paragraph {j} ends here." for i in range(4)) for j in range(30))
+    text = "\n\n".join(
+        " ".join(f"Sentence {i} of paragraph {j} ends here." for i in range(4)) for j in range(30)
+    )
     examples = cut(text, tokenizer, 128)
     ends = [shown(e, tokenizer, trained=True).rstrip()[-1] for e in examples[:-1]]
     assert len(examples) > 10 and set(ends) == {"."}
@@ -98,7 +116,9 @@ def test_metaspace_vocabularies_are_cut_by_offsets(tokenizer_of: Make) -> None:
     text = "Der Balg wurde geöffnet. Die Lade blieb zu. € 𝜇 " * 40
     examples = cut(text.strip(), tokenizer, 64)
     first = [np.arange(len(e.tokens)) == (0 if i == 0 else -1) for i, e in enumerate(examples)]
-    ids = [t for e, f in zip(examples, first, strict=True) for t in e.tokens[e.trained | f].tolist()]
+    ids = [
+        t for e, f in zip(examples, first, strict=True) for t in e.tokens[e.trained | f].tolist()
+    ]
     assert len(examples) > 5 and all(len(e.tokens) <= 64 for e in examples)
     assert tokenizer.decode(ids, skip_special=False).replace("</s>", "").split() == text.split()
     encoded = tokenizer.encode_texts([text])[0]
@@ -108,7 +128,9 @@ def test_metaspace_vocabularies_are_cut_by_offsets(tokenizer_of: Make) -> None:
 def test_control_tokens_in_documents_are_text(tokenizer: Tokenizer) -> None:
     (example,) = cut("Before </s> after <s> end.", tokenizer, 64)
     assert (example.tokens == tokenizer.eos_id).sum() == 1, "only our own end token"
-    assert tokenizer.decode(example.tokens[1:-1], skip_special=False) == "Before </s> after <s> end."
+    assert (
+        tokenizer.decode(example.tokens[1:-1], skip_special=False) == "Before </s> after <s> end."
+    )
 
 
 # ------------------------------------------------------------------ conversations
@@ -129,7 +151,10 @@ def trained_text(row: tuple[Any, Any], tokenizer: Tokenizer) -> str:
 def test_only_answers_and_end_tokens_are_trained(tokenizer_of: Make, kind: str) -> None:
     tokenizer = tokenizer_of(kind, conftest.CHATML)
     (row,) = encode_chat(TURNS, tokenizer)
-    assert trained_text(row, tokenizer).replace(" ", "") == "Movingair.<|im_end|>Itmakeswind.<|im_end|>"
+    assert (
+        trained_text(row, tokenizer).replace(" ", "")
+        == "Movingair.<|im_end|>Itmakeswind.<|im_end|>"
+    )
     end = tokenizer.special_tokens["<|im_end|>"]
     assert row[0][row[1]].tolist().count(end) == 2
 
@@ -192,7 +217,10 @@ def test_windows_train_every_label_once(mask: list[bool], seq_len: int) -> None:
 
 
 def test_a_long_conversation_is_split_not_cut(tokenizer: Tokenizer) -> None:
-    long = [{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": "Wind and leather. " * 100}]
+    long = [
+        {"role": "user", "content": "Tell me."},
+        {"role": "assistant", "content": "Wind and leather. " * 100},
+    ]
     document = Document(id="c", title="", text="", messages=tuple(long))
     examples = list(chat_examples(document, tokenizer, 64))
     assert len(examples) > 3 and all(len(e.tokens) <= 64 for e in examples)
@@ -219,7 +247,9 @@ def test_a_task_example_asks_and_trains_the_label(tokenizer: Tokenizer) -> None:
 
 
 def test_neighbours_give_way_before_the_text_is_split(tokenizer: Tokenizer) -> None:
-    item = TaskItem("i", "d", "Short text.", "A", language="en", extra={"before": "far away " * 200})
+    item = TaskItem(
+        "i", "d", "Short text.", "A", language="en", extra={"before": "far away " * 200}
+    )
     (example,) = rows_of(CLASSES, item, tokenizer, 64)
     assert "far away" not in shown(example, tokenizer, trained=False)
 
@@ -253,7 +283,11 @@ def test_no_room_for_the_text_is_an_error_that_names_the_length(tokenizer: Token
 
 
 def test_a_sample_shows_the_mask(tokenizer: Tokenizer) -> None:
-    (example,) = rows_of(CLASSES, TaskItem("i", "d", "The valve.", "B", language="en"), tokenizer, 256)
+    (example,) = rows_of(
+        CLASSES, TaskItem("i", "d", "The valve.", "B", language="en"), tokenizer, 256
+    )
     found = sample(example, tokenizer)
     assert [flag for _, flag in found.pieces] == [False, True]
-    assert "".join(t for t, _ in found.pieces) == tokenizer.decode(example.tokens, skip_special=False)
+    assert "".join(t for t, _ in found.pieces) == tokenizer.decode(
+        example.tokens, skip_special=False
+    )

@@ -23,13 +23,28 @@ def test_the_embedded_glossary() -> None:
 
 
 def test_flat_and_plain_terms(tmp_path: Path) -> None:
-    terms = load_glossary(write(tmp_path, "- Balg\n- {canonical: Lade, language: de, variants: Laden, forbidden: [Truhe]}\n"))
+    terms = load_glossary(
+        write(
+            tmp_path,
+            "- Balg\n- {canonical: Lade, language: de, variants: Laden, forbidden: [Truhe]}\n",
+        )
+    )
     assert [t.canonical for t in terms] == ["Balg", "Lade"]
     assert terms[1].variants == ("Laden",) and terms[1].forbidden == ("Truhe",)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "terms: 3", "- 5", "- {variants: [x]}", "- {canonical: '', language: de}", "a: &x [1]\nb: *x", "- [", "- {canonical: a, variants: [1]}"]
+    "text",
+    [
+        "",
+        "terms: 3",
+        "- 5",
+        "- {variants: [x]}",
+        "- {canonical: '', language: de}",
+        "a: &x [1]\nb: *x",
+        "- [",
+        "- {canonical: a, variants: [1]}",
+    ],
 )
 def test_wrong_glossaries_say_where(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError) as error:

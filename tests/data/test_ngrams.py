@@ -7,7 +7,14 @@ import zlib
 
 import numpy as np
 
-from hauslm.data.ngrams import NearDuplicates, Overlap, containment, ngrams, signature_values, word_hashes
+from hauslm.data.ngrams import (
+    NearDuplicates,
+    Overlap,
+    containment,
+    ngrams,
+    signature_values,
+    word_hashes,
+)
 
 VOCABULARY = [f"word{i}" for i in range(3000)]
 

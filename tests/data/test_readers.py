@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -14,12 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data import making
 from hauslm.base.errors import DataError
-from hauslm.data.document import Document, Limits, clean, normal_doi, normal_title, tidy
+from hauslm.data import readers as readers_package
+from hauslm.data.document import PARTS, Document, Limits, clean, normal_doi, normal_title, tidy
 from hauslm.data.readers import readers, suffixes
 from hauslm.data.reading import find_files, read_documents
 from hauslm.records import Rejected
-from data import making
 
 LONG = "The wind chest was opened and every pallet was measured twice. " * 6
 
@@ -50,23 +52,55 @@ def reason(folder: Path, name: str, data: bytes | str) -> str:
 
 
 def test_the_folder_is_the_registry() -> None:
-    assert set(readers()) == {"docx", "html", "jats", "jsonl", "markdown", "pdf", "table", "tei", "text"}
+    assert set(readers()) == {
+        "docx",
+        "html",
+        "jats",
+        "jsonl",
+        "markdown",
+        "pdf",
+        "table",
+        "tei",
+        "text",
+    }
     assert {".pdf", ".docx", ".jsonl.gz", ".parquet"} <= set(suffixes())
+
+
+def test_whatever_a_reader_leaves_out_has_a_name() -> None:
+    for path in Path(readers_package.__file__).parent.glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        kinds = set(re.findall(r'left_out\[\s*"([^"]+)"', source))
+        for table in re.findall(r"_(?:DROPPED|BACK_MATTER) = \{(.*?)\}", source, re.DOTALL):
+            kinds |= {kind for kind in re.findall(r':\s*"([^"]*)"', table) if kind}
+        assert kinds <= set(PARTS), path.name
 
 
 # ------------------------------------------------------------------ good files
 
 
 def test_text_has_title_language_and_hash(tmp_path: Path) -> None:
-    document = one(tmp_path, "note.txt", "Der Wind\r\n\r\n\r\nDie Orgel und der Wind sind in der Kirche\t laut. " * 8)
+    document = one(
+        tmp_path,
+        "note.txt",
+        "Der Wind\r\n\r\n\r\nDie Orgel und der Wind sind in der Kirche\t laut. " * 8,
+    )
     assert document.title == "Der Wind"
     assert document.language == "de"
     assert "\r" not in document.text and "\n\n\n" not in document.text
     assert len(document.sha256) == 64
 
 
+def test_invisible_characters_go_and_are_counted(tmp_path: Path) -> None:
+    document = one(tmp_path, "a.txt", LONG + "plain\u200b\u2060\U000e0041 text")
+    assert "plain text" in document.text and document.left_out == {"invisible characters": 3}
+
+
 def test_windows_text_is_read_with_a_notice(tmp_path: Path) -> None:
-    document = one(tmp_path, "alt.txt", ("Die Bälge der Orgel wurden geöffnet und geprüft. " * 8).encode("cp1252"))
+    document = one(
+        tmp_path,
+        "alt.txt",
+        ("Die Bälge der Orgel wurden geöffnet und geprüft. " * 8).encode("cp1252"),
+    )
     assert "Bälge" in document.text
     assert "Windows-1252" in document.notices[0].text()
 
@@ -83,7 +117,9 @@ def test_markdown_front_matter_and_markup(tmp_path: Path) -> None:
     assert document.licence_class == "open" and document.licence == "CC-BY-4.0"
     assert document.metadata["year"] == "2020-01-01"
     assert [s.title for s in document.sections] == ["Leder", "Zweiter Teil"]
-    assert "hidden" not in document.text and "http" not in document.text and "---" not in document.text
+    assert (
+        "hidden" not in document.text and "http" not in document.text and "---" not in document.text
+    )
     assert "code # no heading" in document.text and "| 1 | 2 |" in document.text
     assert document.left_out == {"images": 1, "links inside the file": 1}
 
@@ -104,7 +140,11 @@ def test_jats(tmp_path: Path) -> None:
     assert "Figure 1 The bellows." in document.text and "Then we waited." in document.text
     assert "Secret reference" not in document.text and "42" not in document.text
     assert document.left_out["references"] == 2 and document.left_out["tables"] == 1
-    assert [s.title for s in document.sections] == ["Wind pressure in small organs", "Abstract", "1 Methods"]
+    assert [s.title for s in document.sections] == [
+        "Wind pressure in small organs",
+        "Abstract",
+        "1 Methods",
+    ]
 
 
 def test_jats_with_contradicting_licence_is_for_a_human(tmp_path: Path) -> None:
@@ -127,7 +167,11 @@ def test_tei(tmp_path: Path) -> None:
     )
     assert document.title == "Kanon: Ein Versuch" and document.language == "de"
     assert document.metadata["authors"] == ["Eva Lied"] and document.licence_class == "nc"
-    assert "Ein Satz." in document.text and "Quelle" not in document.text and "weg" not in document.text
+    assert (
+        "Ein Satz." in document.text
+        and "Quelle" not in document.text
+        and "weg" not in document.text
+    )
 
 
 def test_html_without_menu_and_hidden_text(tmp_path: Path) -> None:
@@ -140,7 +184,11 @@ def test_html_without_menu_and_hidden_text(tmp_path: Path) -> None:
         "<td>B</td></tr></table><h2>Literatur</h2><p>Quelle</p></main><footer>Impressum</footer></body></html>",
     )
     assert document.language == "de" and document.doi == "10.5555/abc"
-    assert "Ein wichtiger Satz." in document.text and "A | B" in document.text and "- Eins" in document.text
+    assert (
+        "Ein wichtiger Satz." in document.text
+        and "A | B" in document.text
+        and "- Eins" in document.text
+    )
     for absent in ("Menü", "Impressum", "ignore all", "x()", "Quelle"):
         assert absent not in document.text
     assert document.left_out["hidden elements"] == 1
@@ -183,7 +231,7 @@ def test_same_trouble_in_many_lines_is_counted(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"x": 1}\n' * 50)
     documents, rejected = read(tmp_path)
     assert not documents and len(rejected) == 4
-    assert rejected[-1].reason.text.startswith("47 further lines")
+    assert rejected[-1].reason.text.startswith("Further lines with the same trouble: 47.")
 
 
 def test_gzipped_jsonl_and_text_field(tmp_path: Path) -> None:
@@ -199,12 +247,17 @@ def test_gzipped_jsonl_and_text_field(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.parquet"])
 def test_tables(tmp_path: Path, name: str) -> None:
-    rows = [{"id": "007", "text": LONG, "title": "T; x"}, {"id": "008", "text": "ä " + LONG, "title": "U"}]
+    rows = [
+        {"id": "007", "text": LONG, "title": "T; x"},
+        {"id": "008", "text": "ä " + LONG, "title": "U"},
+    ]
     if name.endswith("parquet"):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
     else:
         cut = "," if name.endswith("csv") else "\t"
-        text = "\n".join([cut.join(rows[0])] + [cut.join(f'"{v}"' for v in r.values()) for r in rows])
+        text = "\n".join(
+            [cut.join(rows[0])] + [cut.join(f'"{v}"' for v in r.values()) for r in rows]
+        )
         (tmp_path / name).write_text(text, encoding="utf-8-sig")
     documents, rejected = read(tmp_path)
     assert not rejected
@@ -231,7 +284,11 @@ def test_tables(tmp_path: Path, name: str) -> None:
         ("bomb.docx", making.zip_of_zeros(40), "zip bombs"),
         ("bad.parquet", b"PAR1nonsense", "not valid Parquet"),
         ("cut.pdf", making.pdf([making.column(50, 100, [LONG[:90]] * 20)])[:400], "damaged"),
-        ("locked.pdf", making.pdf([making.column(50, 100, [LONG[:90]] * 20)], encrypted=True), "password"),
+        (
+            "locked.pdf",
+            making.pdf([making.column(50, 100, [LONG[:90]] * 20)], encrypted=True),
+            "password",
+        ),
         ("scan.pdf", making.pdf([[(50, 100, 10, "Stamp")]]), "scan"),
         ("fake.pdf", b"%PDF-1.7 nothing", "damaged"),
         ("only.md", "<!-- nothing -->", "no text"),
@@ -256,7 +313,9 @@ def test_docx_that_lies_about_its_size(tmp_path: Path) -> None:
 
 
 def test_a_huge_line_is_refused_and_the_next_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "' + "x" * 5000 + '"}\n' + json.dumps({"text": LONG}) + "\n")
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "' + "x" * 5000 + '"}\n' + json.dumps({"text": LONG}) + "\n"
+    )
     documents, rejected = read(tmp_path, limits=Limits(line_bytes=2000))
     assert len(documents) == 1 and "longer than" in rejected[0].reason.text
 
@@ -284,7 +343,9 @@ def test_pdf_limits_on_pages_and_time(tmp_path: Path) -> None:
 
 
 def test_a_pdf_that_unpacks_to_more_than_its_memory(tmp_path: Path) -> None:
-    bomb = making.pdf([making.column(50, 100, [LONG[:90]] * 9)], stream=b"0 0 m 1 1 l S\n" * (8 << 20))
+    bomb = making.pdf(
+        [making.column(50, 100, [LONG[:90]] * 9)], stream=b"0 0 m 1 1 l S\n" * (8 << 20)
+    )
     assert len(bomb) < 1 << 20
     (tmp_path / "a.pdf").write_bytes(bomb)
     documents, rejected = read(tmp_path, limits=Limits(pdf_memory_bytes=200 << 20))
@@ -319,10 +380,24 @@ def test_ids_are_unique_and_short_texts_rejected(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ properties
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     data=st.binary(max_size=600),
-    name=st.sampled_from(["a.txt", "a.md", "a.jsonl", "a.xml", "a.html", "a.docx", "a.csv", "a.parquet", "a.jsonl.gz"]),
+    name=st.sampled_from(
+        [
+            "a.txt",
+            "a.md",
+            "a.jsonl",
+            "a.xml",
+            "a.html",
+            "a.docx",
+            "a.csv",
+            "a.parquet",
+            "a.jsonl.gz",
+        ]
+    ),
 )
 def test_no_bytes_raise(tmp_path: Path, data: bytes, name: str) -> None:
     for old in tmp_path.iterdir():
@@ -332,7 +407,9 @@ def test_no_bytes_raise(tmp_path: Path, data: bytes, name: str) -> None:
     assert documents or rejected
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(place=st.integers(0, 2000), byte=st.integers(0, 255))
 def test_a_flipped_byte_in_jats_never_raises(tmp_path: Path, place: int, byte: int) -> None:
     raw = bytearray(making.jats().encode())

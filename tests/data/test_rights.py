@@ -28,7 +28,11 @@ def test_contradictions_go_to_a_human(shared_data: Path) -> None:
     assert len(contradicting) == 8
     for row in contradicting:
         rights = classify(row["statement"])
-        assert rights.licence_class == "conflicting" and rights.why is not None and rights.why.text("de")
+        assert (
+            rights.licence_class == "conflicting"
+            and rights.why is not None
+            and rights.why.text("de")
+        )
 
 
 def test_the_others_are_named_or_handed_to_a_human(shared_data: Path) -> None:
@@ -55,7 +59,11 @@ def test_the_others_are_named_or_handed_to_a_human(shared_data: Path) -> None:
         ("MIT", "open", "MIT"),
         ("GPLv3", "sa", "share-alike"),
         ("All rights reserved.", "restricted", "copyright, no licence"),
-        ("Alle Rechte vorbehalten. Keine Weitergabe ohne Genehmigung", "restricted", "copyright, no licence"),
+        (
+            "Alle Rechte vorbehalten. Keine Weitergabe ohne Genehmigung",
+            "restricted",
+            "copyright, no licence",
+        ),
         ("This work is not in the public domain.", "unknown", ""),
         ("CC BY 4.0, but for non-commercial use only", "conflicting", "CC-BY-4.0"),
         ("https://creativecommons.org/licenses/by-xx/4.0/", "conflicting", ""),
@@ -73,7 +81,10 @@ def test_single_statements(statement: str, expected: str, label: str) -> None:
 def test_text_and_link_are_compared() -> None:
     words = "distributed under the Creative Commons Attribution License"
     assert classify(words, ["http://creativecommons.org/licenses/by/4.0/"]).licence_class == "open"
-    assert classify(words, ["http://creativecommons.org/licenses/by-nc/4.0/"]).licence_class == "conflicting"
+    assert (
+        classify(words, ["http://creativecommons.org/licenses/by-nc/4.0/"]).licence_class
+        == "conflicting"
+    )
 
 
 def test_a_statement_is_found_at_the_ends_only() -> None:

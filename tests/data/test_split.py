@@ -19,7 +19,9 @@ from hauslm.data.split import (
 )
 
 
-def run(members: list[Member], similar: list[tuple[str, str]] | None = None, **kwargs: float) -> Assignment:
+def run(
+    members: list[Member], similar: list[tuple[str, str]] | None = None, **kwargs: float
+) -> Assignment:
     shares = {"validation_share": 0.1, "test_share": 0.15} | kwargs
     return assign(members, similar or [], salt="s", **shares)
 
@@ -48,7 +50,9 @@ def test_three_works_fill_three_splits(count: int, salt: str) -> None:
 def test_shares_are_kept_on_many_works() -> None:
     found = run(members(5000))
     by_split = counts(found.split_of, found.split_of)
-    assert abs(by_split[TEST] / 5000 - 0.15) < 0.02 and abs(by_split[VALIDATION] / 5000 - 0.1) < 0.02
+    assert (
+        abs(by_split[TEST] / 5000 - 0.15) < 0.02 and abs(by_split[VALIDATION] / 5000 - 0.1) < 0.02
+    )
     assert not found.lent
 
 
@@ -76,24 +80,33 @@ def test_doi_title_identity_text_and_likeness_make_one_work() -> None:
 
 def test_short_and_generic_titles_join_nothing() -> None:
     short = [Member("a", title="Introduction"), Member("b", title="Introduction")]
-    many = [Member(f"m{i}", title="Editorial of the journal of organs", doi=f"10.1000/{i}") for i in range(6)]
+    many = [
+        Member(f"m{i}", title="Editorial of the journal of organs", doi=f"10.1000/{i}")
+        for i in range(6)
+    ]
     found = run([*short, *many])
     assert len(found.works) == 8
 
 
 def test_row_numbers_are_no_identity() -> None:
-    found = run([Member("1", identities=("1",)), Member("task\0001", identities=("1",), in_corpus=False)])
+    found = run(
+        [Member("1", identities=("1",)), Member("task\0001", identities=("1",), in_corpus=False)]
+    )
     assert len(found.works) == 2
 
 
 def test_a_test_file_keeps_its_documents_out_of_training() -> None:
     everything = [Member(f"d{i}", doi=f"10.1000/{i}") for i in range(200)]
     task = [Member(f"t{i}", doi=f"10.1000/{i}", forced=TEST, in_corpus=False) for i in range(50)]
-    training = [Member(f"u{i}", doi=f"10.2000/{i}", forced=TRAIN, in_corpus=False) for i in range(200)]
+    training = [
+        Member(f"u{i}", doi=f"10.2000/{i}", forced=TRAIN, in_corpus=False) for i in range(200)
+    ]
     found = run([*everything, *task, *training])
     assert all(found.split_of[f"d{i}"] == TEST for i in range(50))
     of_training = {found.split_of[m.id] for m in training}
-    assert of_training == {TRAIN, VALIDATION}, "validation is taken from the training file, test never"
+    assert of_training == {TRAIN, VALIDATION}, (
+        "validation is taken from the training file, test never"
+    )
 
 
 def test_a_document_in_both_files_counts_as_test_and_is_told() -> None:

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from hauslm.base.errors import DataError
 from hauslm.data.pack import batches_in_order, fill, pack, unpacked
-from hauslm.data.store import SUFFIXES, Example, ExampleStore, StoreWriter, concatenate, with_suffix, write_store
+from hauslm.data.store import (
+    SUFFIXES,
+    Example,
+    ExampleStore,
+    StoreWriter,
+    concatenate,
+    with_suffix,
+    write_store,
+)
 
 
 def examples(lengths: list[int], name: str = "e") -> list[Example]:
@@ -27,7 +35,9 @@ def examples(lengths: list[int], name: str = "e") -> list[Example]:
 
 
 def same(a: Example, b: Example) -> bool:
-    return bool((a.tokens == b.tokens).all() and (a.trained == b.trained).all() and a.meta == b.meta)
+    return bool(
+        (a.tokens == b.tokens).all() and (a.trained == b.trained).all() and a.meta == b.meta
+    )
 
 
 def test_round_trip_and_counts(tmp_path: Path) -> None:
@@ -56,7 +66,9 @@ def test_the_files_are_what_the_contract_says(tmp_path: Path) -> None:
 def test_an_empty_store_is_a_store(tmp_path: Path) -> None:
     write_store(tmp_path / "x", [])
     store = ExampleStore.open(tmp_path / "x")
-    assert len(store) == 0 and store.lengths().tolist() == [] and store.label_counts().tolist() == []
+    assert (
+        len(store) == 0 and store.lengths().tolist() == [] and store.label_counts().tolist() == []
+    )
 
 
 def test_concatenated_stores_are_one(tmp_path: Path) -> None:
@@ -87,7 +99,9 @@ def test_damage_is_an_error_with_a_next_step(tmp_path: Path, suffix: str, damage
     else:
         path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError) as error:
-        ExampleStore.open(tmp_path / "x").meta(1) if suffix == ".meta.jsonl" else ExampleStore.open(tmp_path / "x")
+        ExampleStore.open(tmp_path / "x").meta(1) if suffix == ".meta.jsonl" else ExampleStore.open(
+            tmp_path / "x"
+        )
     assert error.value.code == "H330" and "prepare" in error.value.text("en")
 
 
@@ -96,12 +110,16 @@ LENGTHS = st.lists(st.integers(1, 100), max_size=200)
 
 @settings(deadline=None)
 @given(LENGTHS, st.integers(100, 400), st.integers(0, 2**31 - 1), st.integers(0, 5))
-def test_packing_holds_every_example_once(lengths: list[int], capacity: int, seed: int, epoch: int) -> None:
+def test_packing_holds_every_example_once(
+    lengths: list[int], capacity: int, seed: int, epoch: int
+) -> None:
     rows = pack(lengths, capacity, seed, epoch)
     assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
     assert all(sum(lengths[i] for i in row) <= capacity for row in rows)
     assert rows == pack(np.array(lengths, dtype=np.int64), capacity, seed, epoch), "a pure function"
-    assert sorted(i for row in unpacked(lengths, seed, epoch) for i in row) == list(range(len(lengths)))
+    assert sorted(i for row in unpacked(lengths, seed, epoch) for i in row) == list(
+        range(len(lengths))
+    )
 
 
 def test_packing_is_dense_and_differs_between_epochs() -> None:

@@ -15,7 +15,9 @@ from hauslm.embedded import TASKS
 from hauslm.scenario import TaskSection
 
 
-def load(folder: Path, rows: list[Any], **kwargs: Any) -> tuple[Task, list[TaskItem], list[Any], list[Any]]:
+def load(
+    folder: Path, rows: list[Any], **kwargs: Any
+) -> tuple[Task, list[TaskItem], list[Any], list[Any]]:
     (folder / "t.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
     return load_task(TaskSection(file="t.jsonl", **kwargs), folder)
 
@@ -28,21 +30,39 @@ def test_the_embedded_task_is_a_sequence_with_neighbours() -> None:
     assert len(first) == 28 and all("before" not in i.extra and "after" in i.extra for i in first)
     german = next(i for i in items if i.language == "de")
     (message,) = task_messages(task, german)
-    assert message["role"] == "user" and "Etiketten" in message["content"] and german.text in message["content"]
+    assert (
+        message["role"] == "user"
+        and "Etiketten" in message["content"]
+        and german.text in message["content"]
+    )
     assert all(label in message["content"] for label in task.labels)
     assert answer_text(task, german) == german.label
 
 
 def test_rows_of_sentences(tmp_path: Path) -> None:
-    rows = [{"id": "a", "sentences": ["One.", "Two."], "labels": ["X", "Y"], "doi": "10.1000/A", "title": "T"}]
+    rows = [
+        {
+            "id": "a",
+            "sentences": ["One.", "Two."],
+            "labels": ["X", "Y"],
+            "doi": "10.1000/A",
+            "title": "T",
+        }
+    ]
     task, items, _, notices = load(tmp_path, rows)
-    assert [(i.id, i.position, i.label) for i in items] == [("a-s001", 0.0, "X"), ("a-s002", 1.0, "Y")]
+    assert [(i.id, i.position, i.label) for i in items] == [
+        ("a-s001", 0.0, "X"),
+        ("a-s002", 1.0, "Y"),
+    ]
     assert items[1].extra["before"] == "One." and items[0].extra["doi"] == "10.1000/a"
     assert task.sequence and len(notices) == 2, "the fields it had to find itself are told"
 
 
 def test_a_name_that_all_rows_share_is_no_document(tmp_path: Path) -> None:
-    rows = [{"abstract_id": 0, "sentences": ["a"], "labels": ["x"]}, {"abstract_id": 0, "sentences": ["b"], "labels": ["y"]}]
+    rows = [
+        {"abstract_id": 0, "sentences": ["a"], "labels": ["x"]},
+        {"abstract_id": 0, "sentences": ["b"], "labels": ["y"]},
+    ]
     _, items, _, notices = load(tmp_path, rows)
     assert len({i.document for i in items}) == 2 and len({i.id for i in items}) == 2
     assert any("document of its own" in n.text("en") for n in notices)
@@ -50,7 +70,11 @@ def test_a_name_that_all_rows_share_is_no_document(tmp_path: Path) -> None:
 
 def test_entities_are_checked_against_their_text(tmp_path: Path) -> None:
     text = "Lead pipes rot."
-    good = {"text": text, "document": "d", "entities": [{"start": 0, "end": 4, "text": "Lead", "type": "METAL"}]}
+    good = {
+        "text": text,
+        "document": "d",
+        "entities": [{"start": 0, "end": 4, "text": "Lead", "type": "METAL"}],
+    }
     rows = [
         good,
         {**good, "entities": [{"start": 0, "end": 4, "text": "Tin!", "type": "METAL"}]},
@@ -75,7 +99,13 @@ def test_a_list_of_labels_is_an_extraction(tmp_path: Path) -> None:
 
 
 def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    rows = [{"text": "a", "label": "x"}, {"text": "a"}, {"label": "x"}, {"text": "", "label": "x"}, [1]]
+    rows = [
+        {"text": "a", "label": "x"},
+        {"text": "a"},
+        {"label": "x"},
+        {"text": "", "label": "x"},
+        [1],
+    ]
     _, items, rejected, notices = load(tmp_path, rows)
     assert len(items) == 1 and [r.file for r in rejected] == [f"t.jsonl:{n}" for n in (2, 3, 4, 5)]
     assert any("both sides of the split" in n.text("en") for n in notices)
@@ -110,7 +140,11 @@ def test_csv_and_separate_test_file(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label,document\nx,1,d\ny,2,e\n")
     (tmp_path / "b.csv").write_text("text,label,document\nz,1,f\n")
     _, items, _, _ = load_task(TaskSection(train_file="a.csv", test_file="b.csv"), tmp_path)
-    assert [(i.text, i.label, i.split) for i in items] == [("x", "1", "train"), ("y", "2", "train"), ("z", "1", "test")]
+    assert [(i.text, i.label, i.split) for i in items] == [
+        ("x", "1", "train"),
+        ("y", "2", "train"),
+        ("z", "1", "test"),
+    ]
 
 
 def test_the_users_instruction_is_used_as_it_is(tmp_path: Path) -> None:
@@ -130,10 +164,17 @@ def test_items_and_task_survive_json() -> None:
     [
         ("task_roles_structured_abstracts", {"document_field": "id"}, 918, 77),
         ("task_roles_csabstruct", {}, 2026, 295),
-        ("task_entities_craft", {"kind": "extraction", "label_field": "entities", "document_field": "pmid"}, 345, 6),
+        (
+            "task_entities_craft",
+            {"kind": "extraction", "label_field": "entities", "document_field": "pmid"},
+            345,
+            6,
+        ),
     ],
 )
-def test_real_tasks(shared_data: Path, name: str, settings: dict[str, Any], items: int, documents: int) -> None:
+def test_real_tasks(
+    shared_data: Path, name: str, settings: dict[str, Any], items: int, documents: int
+) -> None:
     section = TaskSection(file=f"{name}/dev.jsonl", **settings)
     task, found, rejected, _ = load_task(section, shared_data)
     assert len(found) == items and len({i.document for i in found}) == documents and not rejected

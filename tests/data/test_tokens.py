@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data import conftest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data import conftest
 from hauslm.base.errors import DataError, MissingError
 from hauslm.data.tokens import Tokenizer
 from hauslm.embedded import MODEL
@@ -35,7 +35,7 @@ def test_byte_ends_agree_with_the_librarys_offsets(tokenizer: Tokenizer, text: s
     assert fast.ids.tolist() == slow.ids.tolist() == tokenizer.encode(text)
     whole = text.encode()
     assert (int(fast.ends[-1]) if len(fast.ends) else 0) == len(whole)
-    starts = np.concatenate(([0], fast.ends[:-1]))
+    starts = np.concatenate(([0], fast.ends))[:-1]
     pieces = [whole[a:b] for a, b in zip(starts, fast.ends, strict=True)]
     assert b"".join(pieces) == whole
     assert tokenizer.decode(fast.ids, skip_special=False) == text
@@ -73,9 +73,16 @@ def test_the_end_token_of_config_json_will_do(tmp_path: Path, tokenizer: Tokeniz
     assert Tokenizer(tmp_path).eos_id == tokenizer.eos_id
 
 
-def test_truncation_and_padding_of_the_file_are_switched_off(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_truncation_and_padding_of_the_file_are_switched_off(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     spec = json.loads((MODEL / "tokenizer.json").read_text())
-    spec["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    spec["truncation"] = {
+        "direction": "Right",
+        "max_length": 4,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
     assert Tokenizer(tmp_path).count("one two three four five six seven") > 4
 
@@ -84,7 +91,9 @@ def test_templates_render_like_transformers_would(tokenizer_of: Make) -> None:
     tokenizer = tokenizer_of("byte", conftest.CHATML)
     messages = [{"role": "user", "content": "Hi"}]
     assert tokenizer.render(messages) == "<|im_start|>user\nHi<|im_end|>\n"
-    assert tokenizer.render(messages, add_generation_prompt=True).endswith("<|im_start|>assistant\n")
+    assert tokenizer.render(messages, add_generation_prompt=True).endswith(
+        "<|im_start|>assistant\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,9 @@ def bills(draw: st.DrawFn) -> Bill:
         steps = draw(st.lists(st.tuples(st.floats(0.1, 60), positive, positive), max_size=3))
         prices = [PriceStep(0.0, draw(positive), draw(positive), draw(st.none() | positive))]
         prices += [PriceStep(m, i, o) for m, i, o in sorted(steps)]
-        return Bill("api", dense, prices=tuple(prices), migrations=tuple(sorted(s[0] for s in steps)))
+        return Bill(
+            "api", dense, prices=tuple(prices), migrations=tuple(sorted(s[0] for s in steps))
+        )
     pace = draw(st.floats(1e-6, 1e-3))
     shared = {
         "gpus": 1.0, "seconds_per_input_token": pace, "seconds_per_output_token": 4 * pace,
@@ -109,7 +111,9 @@ def test_break_even_put_back_gives_equal_cost_to_the_cent(
     if found is None:
         return
     there = settings.with_(documents_per_month=found)
-    assert single(first, there)["horizon"] == pytest.approx(single(second, there)["horizon"], abs=0.005)
+    assert single(first, there)["horizon"] == pytest.approx(
+        single(second, there)["horizon"], abs=0.005
+    )
 
 
 @given(bills(), bills(), settings_)
@@ -146,7 +150,9 @@ def test_a_scheduled_price_counts_from_its_month_and_a_shut_down_costs_a_move() 
     doubling = Bill("doubling", prices=(PriceStep(0, 1.0, 0.0), PriceStep(12, 2.0, 0.0)))
     plain = BASE.with_(backlog_documents=0)
     one = single(flat, plain)["lines"]["input_tokens"]
-    assert single(doubling, plain)["lines"]["input_tokens"] == pytest.approx(one * (12 + 2 * 24) / 36)
+    assert single(doubling, plain)["lines"]["input_tokens"] == pytest.approx(
+        one * (12 + 2 * 24) / 36
+    )
     moving = replace(flat, migrations=(2.0,))
     assert single(moving, BASE)["lines"]["staff_migration"] == pytest.approx(16 * 68.66)
     assert single(moving, BASE.with_(months=1))["lines"]["staff_migration"] == 0
@@ -165,7 +171,9 @@ def test_draws_are_the_single_answers_side_by_side() -> None:
     bill = Bill("api", prices=(PriceStep(0, 0.1, 0.5),))
     values = np.array([0.0, 0.2, 0.4])
     together = costs(Bills([bill]), BASE.with_(api_price_decline_per_year=values)).horizon[0]
-    alone = [single(bill, BASE.with_(api_price_decline_per_year=float(v)))["horizon"] for v in values]
+    alone = [
+        single(bill, BASE.with_(api_price_decline_per_year=float(v)))["horizon"] for v in values
+    ]
     assert together == pytest.approx(alone)
 
 

@@ -30,7 +30,11 @@ def context(lab: Lab) -> Context:
 def test_the_folder_is_the_registry() -> None:
     files = {p.stem for p in Path(folder.__file__).parent.glob("*.py")} - {"__init__"}
     assert {c.id for c in criteria()} == files
-    assert len({c.place for c in criteria()}) == len({c.place_in_verdict for c in criteria()}) == len(files)
+    assert (
+        len({c.place for c in criteria()})
+        == len({c.place_in_verdict for c in criteria()})
+        == len(files)
+    )
 
 
 @pytest.mark.parametrize("criterion", criteria(), ids=lambda c: c.id)
@@ -69,16 +73,24 @@ def test_a_criterion_has_a_line_for_every_option(criterion: Criterion, context: 
         {"adaptation": {"needed": False}},
         {"workload": {"documents_per_month": 0, "backlog_documents": 0}},
         {"workload": {"languages": ["de"]}},
-        {"data": {"may_leave": "no"}, "hardware": {"gpu": "none"}, "people": {"staff_available": False}},
+        {
+            "data": {"may_leave": "no"},
+            "hardware": {"gpu": "none"},
+            "people": {"staff_available": False},
+        },
     ],
 )
-def test_the_table_stands_in_every_scenario(lab: Lab, answers: dict[str, dict[str, object]]) -> None:
+def test_the_table_stands_in_every_scenario(
+    lab: Lab, answers: dict[str, dict[str, object]]
+) -> None:
     table = compare(lab(**answers))
     assert [r.criterion for r in table.rows] == [c.id for c in criteria()]
     assert all(r.cloud.judgement.text and r.local.judgement.text for r in table.rows)
 
 
-def test_the_table_has_the_labs_four_rows_first_and_survives_its_file(lab: Lab, tmp_path: Path) -> None:
+def test_the_table_has_the_labs_four_rows_first_and_survives_its_file(
+    lab: Lab, tmp_path: Path
+) -> None:
     table = compare(lab())
     assert [r.criterion for r in table.rows[:4]] == ["performance", "cost", "privacy", "upkeep"]
     table.save(tmp_path)

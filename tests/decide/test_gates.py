@@ -81,7 +81,9 @@ def test_unknown_counts_as_the_stricter_case(rule: Rule) -> None:
         order = ORDER.get(name)
         if order is None or order[-1] not in wanted or "unknown" in wanted:
             continue
-        others = [r for r in RULES if path in r.when and "unknown" in r.when[path] and r is not rule]
+        others = [
+            r for r in RULES if path in r.when and "unknown" in r.when[path] and r is not rule
+        ]
         assert any(r.effect in ("BLOCK", "REQUIRE") for r in others), (rule.id, path)
 
 

@@ -114,7 +114,9 @@ def test_probability_is_repeatable_and_says_what_it_counted(decided: Decided, la
     first = decided().probability_verdict_holds
     assert 0 <= first.lowest <= first.value <= first.highest <= 1
     assert "seed 0" in first.source and "figures with a range" in first.source
-    assert decide(lab(), seed=1).probability_verdict_holds.value == pytest.approx(first.value, abs=0.05)
+    assert decide(lab(), seed=1).probability_verdict_holds.value == pytest.approx(
+        first.value, abs=0.05
+    )
 
 
 def test_near_the_break_even_the_probability_is_not_one(lab: Lab) -> None:

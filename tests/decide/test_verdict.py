@@ -23,12 +23,16 @@ def test_the_lab_goes_local_on_its_24_gb_card_with_lora_in_4_bit(decided: Decide
     assert (chosen.hardware, chosen.quantisation, chosen.adaptation) == ("rtx-4090", "nf4", "lora")
     assert chosen.admissible and chosen.complete
     assert chosen.cost is not None
-    assert chosen.cost.horizon.value == pytest.approx(sum(f.quantity.value for f in chosen.cost.lines))
+    assert chosen.cost.horizon.value == pytest.approx(
+        sum(f.quantity.value for f in chosen.cost.lines)
+    )
 
 
 def test_the_sheets_models_are_among_the_options(decided: Decided) -> None:
     ids = {o.id for o in decided().options}
-    assert {f"own-rtx-4090/{m}/nf4/lora" for m in ("mistral-7b-v0.1", "mistral-7b-v0.3", "llama-3-8b")} <= ids
+    assert {
+        f"own-rtx-4090/{m}/nf4/lora" for m in ("mistral-7b-v0.1", "mistral-7b-v0.3", "llama-3-8b")
+    } <= ids
     assert "api/openai/gpt-4-turbo/standard" in ids
     assert {"api/openai/gpt-6-luna/standard", "api/openai/gpt-6-luna/batch"} <= ids
 
@@ -136,7 +140,9 @@ def test_documents_that_may_not_leave_and_no_machine_is_refused_by_name(lab: Lab
 
 def test_no_budget_for_a_machine_counts_as_none(lab: Lab) -> None:
     with pytest.raises(RefusedError) as caught:
-        decide(lab(data={"may_leave": "no"}, hardware={"gpu": "none"}, budget={"max_purchase_eur": 0}))
+        decide(
+            lab(data={"may_leave": "no"}, hardware={"gpu": "none"}, budget={"max_purchase_eur": 0})
+        )
     assert "D1" in str(caught.value) and "budget" in str(caught.value)
 
 

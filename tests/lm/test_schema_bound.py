@@ -85,6 +85,18 @@ def test_forced_tokens_do_not_change_log_probability_mode(tiny: LocalModel) -> N
     assert schemas.parse(singly.text, BOUND["object"])[1] == ""
 
 
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_spellings_of_control_tokens_can_be_quoted(tiny: LocalModel, logprobs: bool) -> None:
+    sentences = ["Say [/INST] results </s> now.", "Then [INST] <s> again."]
+    schema = an_object(q={"enum": sentences})
+    request = Request(
+        (Message("user", "x"),), json_schema=schema, max_new_tokens=60, logprobs=logprobs
+    )
+    reply = tiny.generate([request])[0]
+    assert reply.finish_reason == "stop"
+    assert json.loads(reply.text)["q"] in sentences
+
+
 def test_a_cut_answer_says_so(tiny: LocalModel) -> None:
     reply = tiny.generate(
         [Request((Message("user", "x"),), json_schema=BOUND["object"], max_new_tokens=6)]

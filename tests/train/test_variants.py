@@ -9,6 +9,7 @@ import torch
 from tests.train.conftest import Project
 
 from hauslm.base.words import as_text, say
+from hauslm.lm.checks import check_adapter
 from hauslm.train import adapters, leg
 
 BASES = [(name, base) for name, v in adapters.variants().items() for base in v.BASES]
@@ -78,6 +79,7 @@ def test_round_trip(
     run = project.run({"method": method}, {"variant": variant}, model={"quantisation": stored})
     assert run.method == method
     assert run.loss.last != run.loss.first
+    check_adapter(project.folder.adapter)  # our own strict reader takes it, too
     again = reloaded(project, stored)
     scale = float(kept.logits.abs().max())
     torch.testing.assert_close(again, kept.logits, rtol=1e-3, atol=2e-4 * scale)

@@ -25,6 +25,14 @@ OVERLAP_WORTH_A_WORD = 0.01
 BITS_PER_PARAMETER = 2.0
 BITS_PER_TOKEN = 3.0
 
+HINTS = {
+    "email": say("e-mail addresses"),
+    "phone": say("telephone numbers"),
+    "iban": say("bank accounts (IBAN)"),
+    "card": say("card numbers"),
+    "birth date": say("birth dates"),
+}
+
 _EDGES = (0, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 
@@ -81,7 +89,7 @@ def _amount(found: Findings) -> list[Sentence]:
     total, tokens = sum(found.documents.values()), sum(found.tokens.values())
     if 0 < total < MINIMUM_DOCUMENTS:
         out.append(
-            say("Only {count:,} documents: too few to show a gain beyond chance. Add documents, at least {minimum:,}.",
+            say("The number of documents is {count:,}: too few to show a gain beyond chance. Add documents, at least {minimum:,}.",
                 count=total, minimum=MINIMUM_DOCUMENTS)
         )  # fmt: skip
     if 0 < found.tokens.get("train", 0) < MINIMUM_TOKENS:
@@ -93,8 +101,8 @@ def _amount(found: Findings) -> list[Sentence]:
     if longest > found.seq_len and tokens:
         longer = sum(n > found.seq_len for n in found.document_tokens)
         out.append(
-            say("{count:,} documents are longer than the sequence length of {seq_len:,} tokens (longest: {longest:,}); "
-                "they were split with overlap, nothing was cut off. Raise training.seq_len if the memory allows.",
+            say("Documents longer than the sequence length of {seq_len:,} tokens: {count:,} (longest: {longest:,}). They "
+                "were split with overlap, nothing was cut off. Raise training.seq_len if the memory allows.",
                 count=longer, seq_len=found.seq_len, longest=longest)
         )  # fmt: skip
     return out
@@ -129,17 +137,17 @@ def _rights(found: Findings) -> list[Sentence]:
     closed = sum(n for c, n in found.rights.items() if c not in FREE | {"conflicting", "unknown"})
     if conflicting:
         out.append(
-            say("{count:,} documents state licences that contradict themselves. Read the statements (work/prepared/"
-                "documents.jsonl, licence_class: conflicting) and correct the source.", count=conflicting)
+            say("Documents whose licence statements contradict themselves: {count:,}. Read the statements (licence_class: "
+                "conflicting in work/prepared/documents.jsonl) and correct the source.", count=conflicting)
         )  # fmt: skip
     if closed:
         out.append(
-            say("{count:,} documents are not under an open licence. Training inside may still be lawful; sharing the "
+            say("Documents that are not under an open licence: {count:,}. Training inside may still be lawful; sharing the "
                 "adapter needs a check by a person. documents: licence_gate: open_only leaves them out.", count=closed)
         )  # fmt: skip
     if unknown:
         out.append(
-            say("{count:,} documents state no licence that is known here. If they are your own, say so with "
+            say("Documents without a licence that is known here: {count:,}. If they are your own, say so with "
                 "scenario: data: copyright: own.", count=unknown)
         )  # fmt: skip
     return out
@@ -148,11 +156,12 @@ def _rights(found: Findings) -> list[Sentence]:
 def _personal(found: Findings) -> list[Sentence]:
     if not found.documents_with_hints:
         return []
-    kinds = ", ".join(
-        f"{kind}: {count}" for kind, count in sorted(found.hints.items(), key=lambda i: -i[1])
-    )
+    kinds = [
+        say("{kind}: {count:,}", kind=HINTS[kind], count=count)
+        for kind, count in sorted(found.hints.items(), key=lambda i: -i[1])
+    ]
     return [
-        say("{count:,} documents hold strings that look like personal data ({kinds}). Check them before training; "
+        say("Documents with strings that look like personal data: {count:,} ({kinds}). Check them before training; "
             "an adapter can repeat what it was trained on.", count=found.documents_with_hints, kinds=kinds)
     ]  # fmt: skip
 
@@ -163,8 +172,7 @@ def _languages(found: Findings) -> list[Sentence]:
     unknown = found.languages.get("unknown", 0)
     if total and unknown / total > 0.05:
         out.append(
-            say("The language of {count:,} documents is neither English nor German, or they are too short to tell. "
-                "Check that they are texts.", count=unknown)
+            say("Documents that are neither English nor German, or too short to tell: {count:,}. Check that they are texts.", count=unknown)
         )  # fmt: skip
     missing = [c for c in found.expected_languages if total and not found.languages.get(c)]
     if missing:
@@ -184,8 +192,8 @@ def _tokenizer(found: Findings) -> list[Sentence]:
         )  # fmt: skip
     if found.control_spellings:
         out.append(
-            say("{count:,} documents contain spellings of the model's control tokens. They are read as ordinary text; "
-                "check that this is no attempt to steer the model.", count=found.control_spellings)
+            say("Documents that spell the model's control tokens: {count:,}. They are read as ordinary text; check that "
+                "this is no attempt to steer the model.", count=found.control_spellings)
         )  # fmt: skip
     return out
 
@@ -194,13 +202,13 @@ def _duplicates(found: Findings) -> list[Sentence]:
     out = []
     if found.exact_duplicates:
         out.append(
-            say("{count:,} files hold exactly the text of another one; each text was taken once. Delete the copies.",
+            say("Exact copies of another document: {count:,}. Each text was taken once. Delete the copies.",
                 count=found.exact_duplicates)
         )  # fmt: skip
     if found.near_duplicates:
         out.append(
-            say("{count:,} pairs of documents are nearly the same text. They stay in one part of the split; keep the "
-                "better version only if they should not count twice.", count=found.near_duplicates)
+            say("Pairs of documents with nearly the same text: {count:,}. They stay in one part of the split; keep only "
+                "the better version if they should not count twice.", count=found.near_duplicates)
         )  # fmt: skip
     return out
 
@@ -209,13 +217,13 @@ def _splits(found: Findings) -> list[Sentence]:
     out = []
     if found.lent:
         out.append(
-            say("With so few works the hash alone would leave a part of the split empty; {count:,} works were lent to it. "
-                "They move back when the corpus grows.", count=found.lent)
+            say("With so few works the hash alone would leave a part of the split empty. Works lent to it: {count:,}; they "
+                "move back when the corpus grows.", count=found.lent)
         )  # fmt: skip
     test = found.documents.get("test", 0)
     if 0 < test < MINIMUM_TEST_DOCUMENTS:
         out.append(
-            say("Only {count:,} documents are held out for the test: only a large difference can be shown. Add documents "
+            say("Documents held out for the test: {count:,}. With so few only a large difference can be shown. Add documents "
                 "or raise documents: test_share.", count=test)
         )  # fmt: skip
     return out
@@ -231,8 +239,8 @@ def _task(task: Task, items: Sequence[TaskItem]) -> list[Sentence]:
     documents = {item.document for item in items if item.split == "test"}
     if 0 < len(documents) < MINIMUM_TEST_DOCUMENTS:
         out.append(
-            say("The test items come from {count:,} documents only; the document is what counts in the statistics. "
-                "Label more documents rather than more items of the same ones.", count=len(documents))
+            say("Documents behind the test items: {count:,}. The document is what counts in the statistics: label more "
+                "documents rather than more items of the same ones.", count=len(documents))
         )  # fmt: skip
     if task.kind != CLASSIFICATION:
         return out

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hauslm.base.files import sha256_bytes
-from hauslm.base.words import Sentence
+from hauslm.base.words import Sentence, say
 
 UNKNOWN_LANGUAGE = "unknown"
 
@@ -152,6 +152,35 @@ def normal_title(title: str) -> str:
     return " ".join(re.findall(r"\w+", "".join(c for c in folded if not unicodedata.combining(c))))
 
 
+# What readers leave out on purpose: the key in `Document.left_out`, and how it is called.
+PARTS = {
+    "acknowledgements": say("acknowledgements"),
+    "comments": say("comments"),
+    "deleted passages": say("deleted passages of tracked changes"),
+    "figures": say("figures"),
+    "footers": say("footers"),
+    "forms": say("forms"),
+    "frames": say("frames"),
+    "glossaries": say("glossaries"),
+    "hidden elements": say("hidden elements"),
+    "hidden passages": say("hidden passages"),
+    "images": say("images"),
+    "invisible characters": say("invisible characters"),
+    "links inside the file": say("links inside the file"),
+    "media files": say("media files"),
+    "menus": say("menus"),
+    "notes": say("notes"),
+    "reference lists": say("reference lists"),
+    "references": say("references"),
+    "running heads and page numbers": say("running heads and page numbers"),
+    "short abstracts": say("short abstracts"),
+    "side columns": say("side columns"),
+    "supplementary files": say("supplementary files"),
+    "table notes": say("table notes"),
+    "tables": say("tables"),
+}
+
+
 class TextBuilder:
     """Collects headings and paragraphs and keeps the section offsets true."""
 
@@ -162,6 +191,9 @@ class TextBuilder:
         self.left_out: Counter[str] = Counter()
 
     def paragraph(self, text: str) -> None:
+        hidden = hidden_characters(text)
+        if hidden:
+            self.left_out["invisible characters"] += hidden
         text = tidy(text)
         if text:
             if self._parts:

@@ -324,7 +324,9 @@ def _fitting_parts(
                     id=item.id,
                     seq_len=seq_len,
                 ),
-                next_step=say("Raise training.seq_len to at least {tokens:,}.", tokens=2 * len(empty[0])),
+                next_step=say(
+                    "Raise training.seq_len to at least {tokens:,}.", tokens=2 * len(empty[0])
+                ),
             )
 
 

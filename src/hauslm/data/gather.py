@@ -15,7 +15,7 @@ from typing import Any
 from hauslm.base.files import read_json, write_json
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
-from hauslm.data.document import Document
+from hauslm.data.document import PARTS, Document
 from hauslm.data.reading import read_documents
 from hauslm.data.rights import FREE
 from hauslm.data.spool import Shard, SpoolWriter
@@ -46,19 +46,20 @@ class Gathered:
         if self.limited:
             found.append(
                 say(
-                    "Only the first {count:,} documents were used (documents: max_documents).",
+                    "Reading stopped after {count:,} documents (documents: max_documents).",
                     count=self.limited,
                 )
             )
         if self.left_out:
-            parts = ", ".join(
-                f"{n} {kind}" for kind, n in sorted(self.left_out.items(), key=lambda i: -i[1])
-            )
+            parts = [
+                say("{kind}: {count:,}", kind=PARTS[kind], count=n)
+                for kind, n in sorted(self.left_out.items(), key=lambda i: (-i[1], i[0]))
+            ]
             found.append(say("Left out of the texts on purpose: {parts}.", parts=parts))
         for count, remark in self.remarks.values():
             found.append(
                 say(
-                    "{count:,} documents, for instance: {remark}",
+                    "Remark on {count:,} of the documents, for instance: {remark}",
                     count=count,
                     remark=remark.sentence(),
                 )

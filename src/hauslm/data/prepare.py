@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hauslm import __version__
 from hauslm.base.errors import DataError, HauslmError, Interrupted
 from hauslm.base.files import (
     ProjectFolder,
@@ -107,22 +106,15 @@ class _Preparation:
             model.base, model.path, model.revision, self.folder.root, need_weights=False
         )
         self.tokenizer = Tokenizer(base.path)
-        task, labelled, task_rejected, task_notices = self._load_task()
+        task, labelled, task_rejected, notices = self._load_task()
         self._open_building()
         gathered = self._gather(has_items=bool(labelled))
-        corpus = placing.Corpus(self.building, self._facts(gathered))
-        assignment, near = placing.place(corpus, labelled, self.scenario.documents)
-        items, dropped = placing.place_items(labelled, assignment)
-        if dropped:
-            task_notices.append(
-                say(
-                    "{count:,} items of the train_file belong to documents of the test part and were "
-                    "left out.",
-                    count=dropped,
-                )
-            )
-        overlap = placing.measure_overlap(corpus, items, assignment)
-        tokenized, split_items = self._examples(gathered, corpus, assignment, task, items)
+        with workers.team(sum(s.end - s.start for s in gathered.shards)) as self.team:
+            corpus = placing.Corpus(self.building, self._facts(gathered))
+            assignment, near = placing.place(corpus, labelled, self.scenario.documents)
+            items = self._place_items(labelled, assignment, notices)
+            overlap = placing.measure_overlap(corpus, items, assignment)
+            tokenized, split_items = self._examples(gathered, corpus, assignment, task, items)
         self._write_documents(gathered, assignment)
         self._write_items(items)
         made = record(
@@ -137,7 +129,7 @@ class _Preparation:
                 task=task,
                 items=items,
                 task_rejected=task_rejected,
-                task_notices=task_notices,
+                task_notices=notices,
                 assignment=assignment,
                 near=near,
                 overlap=overlap,
@@ -151,6 +143,20 @@ class _Preparation:
         )
         shutil.rmtree(self.building, ignore_errors=True)
         return made
+
+    def _place_items(
+        self, labelled: Sequence[TaskItem], assignment: Assignment, notices: list[Sentence]
+    ) -> list[TaskItem]:
+        items, dropped = placing.place_items(labelled, assignment)
+        if dropped:
+            notices.append(
+                say(
+                    "Items of the train_file that belong to documents of the test part: {count:,}. They were "
+                    "left out of training.",
+                    count=dropped,
+                )
+            )
+        return items
 
     # -------------------------------------------------------------- what there is to prepare
 
@@ -187,7 +193,6 @@ class _Preparation:
         training = self.scenario.training
         value = {
             "format": FORMAT_VERSION,
-            "version": __version__,
             "files": files,
             "documents": self.scenario.documents.model_dump(),
             "copyright": self.scenario.scenario.data.copyright,
@@ -248,18 +253,14 @@ class _Preparation:
         self,
         function: Callable[..., R],
         arguments: Sequence[tuple[Any, ...]],
-        gathered: Gathered,
         title: Sentence,
     ) -> list[R]:
-        size = sum(shard.end - shard.start for shard in gathered.shards)
-        return list(
-            workers.each(function, arguments, size=size, progress=self.progress, title=title)
-        )
+        return list(self.team.each(function, arguments, self.progress, title))
 
     def _facts(self, gathered: Gathered) -> list[Any]:
         job = self._job()
         arguments = [(job, shard) for shard in gathered.shards]
-        return self._each(facts_of_shard, arguments, gathered, say("Looking at the documents"))
+        return self._each(facts_of_shard, arguments, say("Looking at the documents"))
 
     def _examples(
         self,
@@ -276,12 +277,12 @@ class _Preparation:
             for shard, facts in zip(gathered.shards, corpus.shards, strict=True)
         ]
         title = say("Tokenizing the documents")
-        counts = self._each(examples_of_shard, arguments, gathered, title)
+        counts = self._each(examples_of_shard, arguments, title)
         chunks: list[tuple[Any, ...]] = []
         if task is not None and self.scenario.training.use_task:
             starts = range(0, len(items), TASK_CHUNK)
             chunks = [(job, n, task, items[s : s + TASK_CHUNK]) for n, s in enumerate(starts)]
-        several = self._each(examples_of_items, chunks, gathered, say("Writing the task examples"))
+        several = self._each(examples_of_items, chunks, say("Writing the task examples"))
         names = [f"shard-{shard.number:05d}" for shard in gathered.shards]
         names += [f"task-{number:05d}" for number in range(len(chunks))]
         for split in SPLITS:

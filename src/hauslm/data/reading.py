@@ -28,7 +28,6 @@ from hauslm.data.document import (
     Limits,
     Refusal,
     UnreadableError,
-    hidden_characters,
 )
 from hauslm.data.language import detect
 from hauslm.data.readers import Reader, reader_for, suffixes
@@ -155,7 +154,9 @@ def _documents(
         for alike in same.values():
             if len(alike) > _LISTED:
                 further = say(
-                    "{count:,} further lines: {reason}", count=len(alike) - _LISTED, reason=alike[0]
+                    "Further lines with the same trouble: {count:,}. {reason}",
+                    count=len(alike) - _LISTED,
+                    reason=alike[0],
                 )
                 rejected.append(Rejected(file=source.shown, reason=Said.of(further)))
         progress.step(
@@ -246,13 +247,9 @@ def _reader(source: Source) -> Reader | Sentence:
 
 
 def _finish(document: Document, source: Source, seen: Counter[str]) -> Document:
-    """Unique id, source file, language, hash, and a notice about invisible characters."""
+    """Unique id, source file, language and hash."""
     seen[document.id] += 1
     unique = document.id if seen[document.id] == 1 else f"{document.id}#{seen[document.id]}"
-    notices = document.notices
-    raw_hidden = int(document.metadata.get("hidden_characters", 0) or 0)
-    if raw_hidden:
-        notices = (*notices, say("{count:,} invisible characters were removed.", count=raw_hidden))
     return replace(
         document,
         id=unique,
@@ -261,7 +258,6 @@ def _finish(document: Document, source: Source, seen: Counter[str]) -> Document:
         language=document.language
         if document.language not in ("", UNKNOWN_LANGUAGE)
         else detect(document.text),
-        notices=notices,
     ).with_hash()
 
 
@@ -278,4 +274,4 @@ def _unfit(document: Document, minimum_characters: int) -> Sentence | None:
     return None
 
 
-__all__ = ["Limits", "Source", "find_files", "hidden_characters", "read_documents"]
+__all__ = ["Limits", "Source", "find_files", "read_documents"]

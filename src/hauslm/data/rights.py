@@ -258,15 +258,15 @@ def _from_signals(
     against = [
         word
         for word, said, element in (
-            ("non-commercial", nc, "nc"),
-            ("no derivatives", nd, "nd"),
-            ("share alike", sa, "sa"),
+            (say("non-commercial"), nc, "nc"),
+            (say("no derivatives"), nd, "nd"),
+            (say("share alike"), sa, "sa"),
         )
         if said and element not in elements
     ]
     if licence_class in ("open", "sa") and _RESTRICTED.search(words):
-        against.append("restricted")
-    if against and (licence_class == "open" or "non-commercial" in against):
+        against.append(say("restricted"))
+    if against and (licence_class == "open" or (nc and "nc" not in elements)):
         return Rights(
             "conflicting",
             label,
@@ -295,9 +295,9 @@ def _without_creative_commons(words: str, *, nc: bool, nd: bool) -> Rights:
                     words=[
                         w
                         for w, on in (
-                            ("restricted", restricted),
-                            ("non-commercial", nc),
-                            ("no derivatives", nd),
+                            (say("restricted"), restricted),
+                            (say("non-commercial"), nc),
+                            (say("no derivatives"), nd),
                         )
                         if on
                     ],

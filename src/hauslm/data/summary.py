@@ -143,8 +143,8 @@ def _notices(p: Prepared) -> list[Sentence]:
     if p.split_items:
         found.append(
             say(
-                "{count:,} labelled texts are longer than the sequence length and were split into "
-                "overlapping parts with their answers.",
+                "Labelled texts longer than the sequence length: {count:,}. They were split into overlapping "
+                "parts with their answers.",
                 count=p.split_items,
             )
         )
@@ -158,8 +158,8 @@ def _notices(p: Prepared) -> list[Sentence]:
     if p.assignment.clashes:
         found.append(
             say(
-                "{count:,} documents stand in the train_file and in the test_file of the task; they "
-                "count as test.",
+                "Documents in both the train_file and the test_file of the task: {count:,}. They count as "
+                "test.",
                 count=len(p.assignment.clashes),
             )
         )

@@ -139,9 +139,10 @@ class _Loader:
 
     def _document(self, row: Mapping[str, Any], number: str, *, sentences: bool) -> str:
         name = self.section.document_field
-        for key in (name, "doi", "pmid", "document_id", "abstract_id", "doc_id"):
+        usual = ("doi", "pmid", "document_id", "abstract_id", "doc_id")
+        for key in (name, "id", *usual) if sentences else (name, *usual):
             if row.get(key) not in (None, ""):
-                if key != name:
+                if key not in (name, "id"):
                     self._assume(
                         "document",
                         say("Items are grouped into documents by the field '{field}'.", field=key),

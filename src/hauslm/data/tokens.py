@@ -284,17 +284,16 @@ class Tokenizer:
         """
         try:
             return self._render(messages, add_generation_prompt)
-        except TemplateError:
-            if messages and messages[0]["role"] == "system" and len(messages) > 1:
-                first = messages[1]
-                merged = {
-                    "role": first["role"],
-                    "content": f"{messages[0]['content']}\n\n{first['content']}",
-                }
-                try:
-                    return self._render([merged, *messages[2:]], add_generation_prompt)
-                except TemplateError as again:
-                    error = again
+        except TemplateError as error:
+            if len(messages) < 2 or messages[0]["role"] != "system":
+                raise self._template_error(error) from error
+        first = messages[1]
+        content = f"{messages[0]['content']}\n\n{first['content']}"
+        try:
+            return self._render(
+                [{"role": first["role"], "content": content}, *messages[2:]], add_generation_prompt
+            )
+        except TemplateError as error:
             raise self._template_error(error) from error
 
     def _render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:

@@ -21,20 +21,24 @@ PARALLEL_ABOVE = 24 << 20  # bytes; starting processes takes longer than doing l
 R = TypeVar("R")
 
 
-def each(
-    function: Callable[..., R],
-    arguments: Sequence[tuple[Any, ...]],
-    *,
-    size: int,
-    progress: Progress,
-    title: Sentence,
-) -> Iterator[R]:
-    """The results of the function over all arguments, in order. `size` is the work in bytes."""
-    with _pool(size, len(arguments)) as pool:
-        if pool is None:
+class Team:
+    """Runs functions over lists of arguments; `pool` None: one after the other, here."""
+
+    def __init__(self, pool: ProcessPoolExecutor | None) -> None:
+        self._pool = pool
+
+    def each(
+        self,
+        function: Callable[..., R],
+        arguments: Sequence[tuple[Any, ...]],
+        progress: Progress,
+        title: Sentence,
+    ) -> Iterator[R]:
+        """The results of the function over all arguments, in order."""
+        if self._pool is None or len(arguments) < 2:
             results: Iterator[R] = (function(*a) for a in arguments)
         else:
-            results = pool.map(_call, [(function, a) for a in arguments])
+            results = self._pool.map(_call, [(function, a) for a in arguments])
         for done, result in enumerate(results, 1):
             progress.step(title, done, len(arguments))
             yield result
@@ -46,16 +50,17 @@ def _call(work: tuple[Callable[..., R], tuple[Any, ...]]) -> R:
 
 
 @contextmanager
-def _pool(size: int, jobs: int) -> Iterator[ProcessPoolExecutor | None]:
+def team(size: int) -> Iterator[Team]:
+    """A team for `size` bytes of text: processes (started on first use) only where that pays."""
     cores = len(os.sched_getaffinity(0))
-    if size < PARALLEL_ABOVE or jobs < 2 or cores < 2:
-        yield None
+    if size < PARALLEL_ABOVE or cores < 2:
+        yield Team(None)
         return
     before = os.environ.get("RAYON_NUM_THREADS")
     os.environ["RAYON_NUM_THREADS"] = "1"  # the children inherit it, this process has read its own
     try:
-        with ProcessPoolExecutor(min(cores, jobs), mp_context=get_context("spawn")) as pool:
-            yield pool
+        with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+            yield Team(pool)
     finally:
         if before is None:
             os.environ.pop("RAYON_NUM_THREADS", None)

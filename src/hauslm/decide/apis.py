@@ -21,7 +21,7 @@ from hauslm.catalog.prices import ApiPrice, api_price
 from hauslm.catalog.schema import Model
 from hauslm.decide.candidate import Candidate, Collected, fact, vendor_title
 from hauslm.decide.cost import Bill, PriceStep, Settings
-from hauslm.decide.gates import floor, warning
+from hauslm.decide.gates import PLAIN, floor, warning
 from hauslm.decide.providers import Terms, terms
 from hauslm.decide.tokens import Density, density, reasons
 from hauslm.records import Fact, Gate
@@ -115,7 +115,7 @@ def _candidate(model: Model, way: str, ask: Inquiry) -> Candidate | Sentence:
 
 def _sentence(error: HauslmError) -> Sentence:
     what = error.what
-    return what if isinstance(what, Sentence) else Sentence("{text}", {"text": what})
+    return what if isinstance(what, Sentence) else Sentence(PLAIN, {"text": what})
 
 
 def _price(model: Model, way: str, ask: Inquiry, tokens: int) -> ApiPrice:

@@ -243,7 +243,7 @@ def costs(bills: Bills, settings: Settings) -> Costs:
 
     ordered = {k: full(lines[k]) for k in LINES}
     horizon = np.sum(np.stack(tuple(ordered.values())), axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         per_document = np.where(documents > 0, horizon / documents, np.nan)
     return Costs(
         bills.ids,

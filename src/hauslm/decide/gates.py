@@ -80,12 +80,12 @@ def _gate_of(identity: str, on: str, _language: str) -> Gate:
     )
 
 
-_TEXT = "{text}"  # the sentence itself stands in the rule's file, once per language
+PLAIN = "{text}"  # a sentence that stands elsewhere: in a rule's file, in another room's error
 
 
 def rule_text(rule: Rule) -> Sentence:
     """The rule's own sentence; rendered in the language of whoever reads it."""
-    return Sentence(_TEXT, {"text": dict(rule.text.languages)})
+    return Sentence(PLAIN, {"text": dict(rule.text.languages)})
 
 
 def floor(name: str, why: Sentence) -> Gate:
@@ -112,6 +112,8 @@ def standing_by_rules(rules: Sequence[Rule], kind: str, scenario: Any, traits: T
     """The standing that the rules alone give, without making gates of them."""
     worst = ADMISSIBLE
     for rule in rules:
+        if rule.effect not in ("BLOCK", "REQUIRE"):
+            continue
         if rule.effect == "REQUIRE" and (rule.severity != "high" or worst == CONDITIONAL):
             continue
         if applies(rule, kind, scenario, traits):

@@ -95,6 +95,28 @@ def pruned(context: Context, collected: Collected, kept: list[int]) -> dict[str,
     return dict(sorted(groups.items()))
 
 
+def dominated(context: Context, rows: list[int]) -> dict[int, str]:
+    """For each row that another shown one beats in cost, standing and score: that one's id."""
+    judged = context.judged
+    panel = judged.panel([m for m in (judged.candidates[r].scored for r in rows) if m is not None])
+
+    def figures(row: int) -> tuple[float, float, float]:
+        model = judged.candidates[row].scored
+        place = panel.place(model.id) if panel and model else float("inf")
+        return judged.cost(row), float(judged.standing[row]), place
+
+    known = {r: figures(r) for r in rows}
+    need = judged.contenders.meets_need
+    found: dict[int, str] = {}
+    for row in rows:
+        for other in rows:  # cheapest first
+            no_worse = all(b <= a for a, b in zip(known[row], known[other], strict=True))
+            if no_worse and known[other] != known[row] and bool(need[other]) >= bool(need[row]):
+                found[row] = judged.candidates[other].id
+                break
+    return found
+
+
 def _group(identity: str) -> str:
     """The group in which an option that is not shown is listed; an API stands for itself."""
     parts = identity.split("/")

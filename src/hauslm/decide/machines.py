@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from hauslm.base.errors import HauslmError
-from hauslm.base.quantity import Quantity, derived
+from hauslm.base.quantity import Quantity
 from hauslm.base.words import Sentence, say
 from hauslm.catalog import load
 from hauslm.catalog.schema import Model
@@ -146,11 +146,11 @@ def _consider(
     if needed is None:
         into.leave_out(identity, why)
         return
-    if needed > room:
+    if needed.highest > room:
         into.leave_out(
             identity,
             say("{model} in {format} needs {need:.1f} GiB; {gpu} has {room:.0f} GiB.",
-                model=model.name, format=quantisation, need=needed, gpu=place.gpu.name, room=room),
+                model=model.name, format=quantisation, need=needed.highest, gpu=place.gpu.name, room=room),
         )  # fmt: skip
         return
     candidate = _candidate(identity, place, model, quantisation, tuned, shop)
@@ -221,8 +221,9 @@ def _context(model: Model, shop: Workshop) -> int:
 
 def _needed_gib(
     model: Model, quantisation: str, tuned: bool, shop: Workshop
-) -> tuple[float | None, Sentence]:
-    """GiB for the analysis of one document and, if tuned, for one training step; the larger."""
+) -> tuple[Quantity | None, Sentence]:
+    """GiB for the analysis of one document and, if tuned, for one training step; the larger. The
+    upper end of the estimate has to fit."""
     assert model.architecture is not None  # noqa: S101 - _open_models filters
     context = min(_context(model, shop), model.architecture.max_context)
     try:
@@ -235,7 +236,7 @@ def _needed_gib(
 
 
 @cache
-def _memory_gib(model_id: str, quantisation: str, tuned: bool, context: int) -> float:
+def _memory_gib(model_id: str, quantisation: str, tuned: bool, context: int) -> Quantity:
     architecture = load.model(model_id).architecture
     assert architecture is not None  # noqa: S101 - _open_models filters
     form = QUANTISATIONS[quantisation]
@@ -243,7 +244,7 @@ def _memory_gib(model_id: str, quantisation: str, tuned: bool, context: int) -> 
         InferenceSetup(architecture, context, quantisation=form, adapters=1 if tuned else 0)
     )
     if not tuned:
-        return serving.peak.value
+        return serving.peak
     setup = TrainingSetup(
         architecture,
         "lora" if form == "none" else "qlora",
@@ -251,7 +252,7 @@ def _memory_gib(model_id: str, quantisation: str, tuned: bool, context: int) -> 
         quantisation=form,
         checkpointed_layers=architecture.n_layers,
     )
-    return max(serving.peak.value, training_memory(setup).peak.value)
+    return max(serving.peak, training_memory(setup).peak, key=lambda q: q.highest)
 
 
 # ---------------------------------------------------------------- candidates
@@ -375,7 +376,7 @@ def _facts(
 ) -> tuple[Fact, ...]:  # fmt: skip
     needed, _ = _needed_gib(model, quantisation, tuned, shop)
     rows = [
-        fact(say("Memory needed"), derived(needed or 0.0, "GiB", "memory formula of the planner")),
+        *((fact(say("Memory needed"), needed),) if needed is not None else ()),
         fact(say("Memory of the GPU"), place.gpu.memory_gib),
         fact(say("Documents per hour"), found.documents_per_hour),
         fact(say("Characters per token"), dense),

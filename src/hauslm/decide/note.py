@@ -148,7 +148,7 @@ class _Writer:
             becomes = flip.becomes or self.say(say("no option"))
             yield "* " + self.say(
                 say("{title}: {old} → {new} {unit}: {becomes}",
-                    title=flip.title.sentence(), old=_shown(flip.from_), new=_shown(flip.to),
+                    title=flip.title.say(self.code).rstrip(".?"), old=_shown(flip.from_), new=_shown(flip.to),
                     unit="" if flip.unit == "1" else flip.unit, becomes=becomes)
             )  # fmt: skip
         yield ""

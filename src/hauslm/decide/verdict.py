@@ -126,14 +126,15 @@ def decide(
     field = sensitivity.field_of(context.judged, context.chosen)
     kept = keep.kept_rows(context, context.chosen)
     ranges = context.judged.cost_ranges(kept)
+    beaten = keep.dominated(context, kept)
     cuts = keep.pruned(context, place.collected, kept)
     flips = [*answer_flips(context), *sensitivity.figure_flips(context, field)]
     decision = Decision(
         notices=sentences(_notices(place)),
         verdict=_verdict(context),
         options=(
-            *(_option(context, context.candidate(r), ranges[r]) for r in kept),
-            *(_option(context, c, None) for c in _incomplete(context.judged)),
+            *(_option(context, context.candidate(r), ranges[r], beaten.get(r, "")) for r in kept),
+            *(_option(context, c, None, "") for c in _incomplete(context.judged)),
         ),
         break_even=sensitivity.break_even(context),
         flips=tuple(flips[: sensitivity.MOST_FLIPS]),
@@ -231,7 +232,9 @@ def _incomplete(judged: Judged) -> tuple[Candidate, ...]:
     return tuple(sorted(judged.incomplete, key=lambda c: c.id))
 
 
-def _option(context: Context, candidate: Candidate, ends: tuple[float, float] | None) -> Option:
+def _option(
+    context: Context, candidate: Candidate, ends: tuple[float, float] | None, beaten_by: str
+) -> Option:
     judged = context.judged
     row = judged.row.get(candidate.id)
     gates = judged.gates(candidate)
@@ -264,6 +267,7 @@ def _option(context: Context, candidate: Candidate, ends: tuple[float, float] | 
         cost=_cost(context, row, ends) if row is not None and ends is not None else None,
         criteria=said,
         facts=facts,
+        dominated_by=beaten_by,
     )
 
 

@@ -187,7 +187,7 @@ def store(
 def _setup_from(data: dict[str, Any]) -> TrainingSetup:
     architecture = Architecture(**data.pop("architecture"))
     targets = data.pop("targets")
-    fixed = targets if isinstance(targets, str) else tuple(targets)
+    fixed: Any = targets if isinstance(targets, str) else tuple(targets)
     return TrainingSetup(architecture=architecture, targets=fixed, **data)
 
 
@@ -197,11 +197,11 @@ def _measure(config: dict[str, Any], s: TrainingSetup, device: str) -> dict[str,
 
     import torch
 
-    from hauslm.estimate import trace
+    from hauslm.estimate import trace_model
 
-    model = trace.real_model(config, s, device)
+    model = trace_model.real_model(config, s, device)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    update = trace.optimizer_of(parameters, s)
+    update = trace_model.optimizer_of(parameters, s)
     ids = torch.randint(
         0, s.architecture.vocab_size, (s.micro_batch_size, s.seq_len), device=device
     )
@@ -210,8 +210,8 @@ def _measure(config: dict[str, Any], s: TrainingSetup, device: str) -> dict[str,
         at_rest = _memory(device, restart=True)
         start = time.perf_counter()
         with torch.autocast(device, torch.bfloat16, enabled=s.arithmetic == "autocast"):
-            loss = trace.loss_of(model, s, ids)
-        loss.backward()
+            loss = trace_model.loss_of(model, s, ids)
+        loss.backward()  # type: ignore[no-untyped-call]
         float(loss.detach())
         if device == "cuda":
             torch.cuda.synchronize()

@@ -231,6 +231,7 @@ class Decoder:
         if bound:
             masks = self._model.bitmasks([rows[i].matcher for i in bound])
             apply_bitmask(logits_NV, bound, masks)
+            self._model.forbid_control_tokens(logits_NV, bound)
         chosen = choose(logits_NV, [r.request for r in rows], [r.generator for r in rows])
         reports: list[TokenLogprob | None] = [None] * len(rows)
         if raw is not None:
@@ -278,7 +279,7 @@ class Decoder:
 
     def _follow_grammar(self, row: Row, token: int) -> None:
         matcher = row.matcher
-        if not matcher.consume_token(token):
+        if not matcher.consume_token(token) or matcher.is_error():
             row.finish = "error"
             return
         if matcher.is_stopped():
@@ -287,7 +288,10 @@ class Decoder:
             # Tokens that the grammar leaves no choice about. With log-probabilities asked for,
             # every token is read singly, so that each one has its own.
             for forced in matcher.compute_ff_tokens():
-                if row.finish is not None or not matcher.consume_token(forced):
+                if row.finish is not None or forced in self._model.control_ids:
+                    break
+                if not matcher.consume_token(forced):
+                    row.finish = "error"
                     break
                 self._append(row, forced)
             if row.finish is None and matcher.is_stopped():

@@ -5,6 +5,7 @@ Local files only, safetensors only, no code from the folder; `checks.check_base`
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,28 @@ def chat_template(tokenizer: Any) -> str | None:
     if isinstance(template, dict):
         template = template.get("default") or next(iter(template.values()), None)
     return template if isinstance(template, str) and template else None
+
+
+def without_control_spellings(rust: Any) -> str:
+    """The tokenizer as JSON for llguidance, its control tokens under names that no text contains.
+
+    Where a grammar leaves one continuation only, llguidance 1.9 tokenizes that text as it would a
+    prompt: "[/INST]" in a quoted sentence became the control token, which its own parser then
+    refuses. Under another name it is spelt out.
+    """
+    spec = json.loads(rust.to_str())
+    vocabulary = spec["model"].get("vocab")
+    for token in spec.get("added_tokens", []):
+        if not token["special"]:
+            continue
+        old, new = token["content"], f"\u0001control-{token['id']}\u0001"
+        token["content"] = new
+        if isinstance(vocabulary, dict) and old in vocabulary:
+            vocabulary[new] = vocabulary.pop(old)
+        elif isinstance(vocabulary, list):  # unigram: [[piece, score], ...]
+            for entry in vocabulary:
+                entry[0] = new if entry[0] == old else entry[0]
+        if spec["model"].get("unk_token") == old:
+            spec["model"]["unk_token"] = new
+    spec["post_processor"] = None
+    return json.dumps(spec, ensure_ascii=False)

@@ -40,6 +40,7 @@ from hauslm.lm.loading import (
     sliding_window,
     special_spellings,
     text_prefix,
+    without_control_spellings,
 )
 from hauslm.lm.schema import Grammars
 from hauslm.lm.template import ChatTemplate
@@ -68,18 +69,20 @@ class LocalModel:
         self.device = str(next(model.parameters()).device)
         self._model = model
         self._tokenizer = tokenizer
-        self._rust, self._raw = rust_tokenizers(tokenizer)
-        self._bos = tokenizer.bos_token or ""
-        self._prefix = text_prefix(self._rust)
-        self._template = ChatTemplate(
-            chat_template(tokenizer), named_tokens(tokenizer), special_spellings(self._rust)
-        )
         self._lock = threading.RLock()
         self._adapters = adapter_files.Adapters(model)
         config = model.config.get_text_config()
         self.context_length = context_length(config, tokenizer)
         self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
         self.eos_ids = eos_ids(model, tokenizer)
+        self._rust, self._raw = rust_tokenizers(tokenizer)
+        added = self._rust.get_added_tokens_decoder()
+        self.control_ids = frozenset(i for i, t in added.items() if t.special) - self.eos_ids
+        self._bos = tokenizer.bos_token or ""
+        self._prefix = text_prefix(self._rust)
+        self._template = ChatTemplate(
+            chat_template(tokenizer), named_tokens(tokenizer), special_spellings(self._rust)
+        )
         self._known_tokens = len(tokenizer)
         self._window, self._mixed_windows = sliding_window(config)
         self._float_mask = config._attn_implementation != "sdpa"
@@ -350,7 +353,7 @@ class LocalModel:
 
             self._grammars = Grammars(
                 LLTokenizer(
-                    self._rust.to_str(),
+                    without_control_spellings(self._rust),
                     n_vocab=max(self.vocabulary_size, self._known_tokens),
                     eos_token=sorted(self.eos_ids),
                 )
@@ -370,6 +373,12 @@ class LocalModel:
         """Outputs without a token (padding of the vocabulary) are never chosen."""
         if logits_NV.shape[1] > self._known_tokens:
             logits_NV[:, self._known_tokens :] = float("-inf")
+
+    def forbid_control_tokens(self, logits_NV: torch.Tensor, rows: Sequence[int]) -> None:
+        """In JSON a control token's spelling ('[INST]') is text and is written letter by letter."""
+        control = torch.tensor(sorted(self.control_ids), device=logits_NV.device, dtype=torch.long)
+        index = torch.tensor(list(rows), device=logits_NV.device)
+        logits_NV[index[:, None], control] = float("-inf")
 
     def mixable(self, adapters: Sequence[str]) -> list[list[int]]:
         """Groups of row indices that may share a forward pass (DoRA cannot be mixed)."""

@@ -24,7 +24,7 @@ from hauslm.serve.shapes import Shape
 from hauslm.serve.wire import Ask
 
 
-class ClientGone(Exception):  # noqa: N818
+class ClientGone(Exception):
     """Nobody is listening any more."""
 
 

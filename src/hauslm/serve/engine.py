@@ -32,13 +32,13 @@ ALONE_AFTER = 2  # retries; then it runs by itself, so that it can break nothing
 _WORD = re.compile(r"\s*\S+|\s+")
 
 
-class QueueFull(Exception):  # noqa: N818 - named after the state it reports
+class QueueFull(Exception):
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(retry_after_s)
         self.retry_after_s = retry_after_s
 
 
-class Closing(Exception):  # noqa: N818
+class Closing(Exception):
     """The server is being stopped."""
 
 

@@ -142,7 +142,7 @@ def load(
     base = find_base(scenario.model.base, scenario.model.path, scenario.model.revision, folder.root)
     for note in base.notes:
         progress.say(note)
-    progress.say(say("Checking and loading {model}.", model=base.id))
+    progress.say(say("Checking and loading {model}.", model=base_name(base)))
     base_hash = weights_sha256(base.path, folder.work / "base-hashes.json")
     trained = folder.root / run.adapter.path if run is not None else None
     if run is None or trained is None:
@@ -161,10 +161,10 @@ def _load(
     from hauslm.lm.local import LocalModel
 
     folder, adapters = base.path, {}
-    name = base.id
+    name = base_name(base)
     if run is not None and trained is not None:
         if run.method == "full":
-            folder, name = trained, adapter_name(scenario.name, base.id)
+            folder, name = trained, adapter_name(scenario.name, name)
             progress.say(
                 say(
                     "The whole model was trained; it is served as {name}, without the base.",
@@ -172,7 +172,7 @@ def _load(
                 )
             )
         else:
-            adapters = {adapter_name(scenario.name, base.id): trained}
+            adapters = {adapter_name(scenario.name, name): trained}
     return LocalModel.load(
         folder,
         adapters,
@@ -202,6 +202,11 @@ def _quantisation(scenario: Scenario, run: Run | None, progress: Progress) -> st
     return wanted
 
 
+def base_name(base: BaseFolder) -> str:
+    """The base as a model id: as the project file calls it, but never a path of this machine."""
+    return base.path.name if base.source == "path" and base.catalog_id is None else base.id
+
+
 def adapter_name(project: str, base_id: str) -> str:
     """The project's name as a model id; never that of the base."""
     slug = re.sub(r"[^a-z0-9._-]+", "-", project.lower()).strip("-._") or "team"
@@ -211,22 +216,27 @@ def adapter_name(project: str, base_id: str) -> str:
 def check_run(run: Run, base: BaseFolder, base_hash: str, trained: Path) -> None:
     """Are these the files of the run? H853 adapter, H854 base, H855 tokenizer or template."""
     weights = "model.safetensors" if run.method == "full" else "adapter_model.safetensors"
-    again = say("Train again, or restore the files of the run.")
     file = trained / weights
     if not file.is_file() or sha256_file(file) != run.adapter.sha256:
-        raise RefusedError("H853", _differs("the adapter"), where=str(file), next_step=again)
+        what = say("The adapter is not the one that was trained (its hash differs).")
+        raise _other_file("H853", what, file)
     if run.base.get("sha256") != base_hash:
-        raise RefusedError(
-            "H854", _differs("the base model"), where=str(base.path), next_step=again
-        )
+        what = say("The base model is not the one of the training (its hash differs).")
+        raise _other_file("H854", what, base.path)
     for name in _TEMPLATE_FILES:
         then, now = trained / name, base.path / name
         if then.is_file() and (not now.is_file() or sha256_file(then) != sha256_file(now)):
-            raise RefusedError("H855", _differs(name), where=str(now), next_step=again)
+            what = say("{file} is not the one of the training (its hash differs).", file=name)
+            raise _other_file("H855", what, now)
 
 
-def _differs(what: str) -> Sentence:
-    return say("{what} is not the one of the training (its hash differs).", what=what)
+def _other_file(code: str, what: Sentence, path: Path) -> RefusedError:
+    return RefusedError(
+        code,
+        what,
+        where=str(path),
+        next_step=say("Train again, or restore the files of the run."),
+    )
 
 
 # ---------------------------------------------------------------- running
@@ -268,7 +278,10 @@ def server_for(app: Any) -> uvicorn.Server:
 
 def _run(app: Any, listener: socket.socket, log_file: Path) -> None:
     with _logging_to(log_file):
-        server_for(app).run(sockets=[listener])
+        try:
+            server_for(app).run(sockets=[listener])
+        finally:
+            app.state.engine.close()  # a second Ctrl-C skips the orderly end
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hauslm.base.words import Sentence, say
-from hauslm.data.document import Document, clean, normal_doi, one_line, tidy
+from hauslm.data.document import Document, clean, hidden_characters, normal_doi, one_line, tidy
 from hauslm.data.language import normal_code
 from hauslm.data.rights import classify
 
@@ -32,6 +32,7 @@ def document(
         if isinstance(found, Sentence):
             return found
         text = found
+    hidden = hidden_characters(text)
     statement = one_line(
         " ".join(str(row[k]) for k in ("licence", "license", "rights") if row.get(k))
     )
@@ -52,6 +53,7 @@ def document(
             "licence_statement": statement,
         },
         messages=messages,
+        left_out={"invisible characters": hidden} if hidden else {},
     )
 
 

@@ -159,13 +159,13 @@ def assemble(pages: list[list[Line]], name: str, metadata: dict[str, str], broke
     if empty:
         notices.append(
             say(
-                "{empty:,} of {pages:,} pages hold no text (pictures, scans or damage).",
+                "Pages without text (pictures, scans or damage): {empty:,} of {pages:,}.",
                 empty=empty,
                 pages=len(pages),
             )
         )
     if broken:
-        notices.append(say("{count:,} pages could not be decoded.", count=broken))
+        notices.append(say("Pages that could not be decoded: {count:,}.", count=broken))
     title = _title(pages, metadata, name)
     front = " ".join(line.text for page in pages[:1] for line in page)
     ends = " ".join(line.text for page in pages[:2] + pages[2:][-2:] for line in page)

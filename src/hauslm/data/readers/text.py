@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from hauslm.data.document import Document, Limits, Refusal, tidy
+from hauslm.data.document import Document, Limits, Refusal, hidden_characters, tidy
 from hauslm.data.readers._decode import decode, whole_file
 from hauslm.data.rights import classify, statement_at_ends
 
@@ -15,6 +15,7 @@ SUFFIXES = (".txt", ".text")
 
 def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
     text, notice = decode(whole_file(path, limits))
+    hidden = hidden_characters(text)
     text = tidy(text)
     first = text.split("\n", 1)[0].strip()
     title = first if 0 < len(first) <= 200 else path.stem
@@ -27,6 +28,7 @@ def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
         licence=rights.label,
         licence_class=rights.licence_class,
         format=NAME,
+        left_out={"invisible characters": hidden} if hidden else {},
         metadata={"licence_statement": statement},
         notices=() if notice is None else (notice,),
     )

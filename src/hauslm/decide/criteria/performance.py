@@ -217,13 +217,28 @@ def _within(context: Context, row: int) -> list[Argument]:
     score = panel.scores.get(chosen.scored.id) if panel else None
     found: list[Argument] = []
     if panel is not None and score is not None:
-        what = say(
-            "Of {n:,} models that do the same work here at about the same cost, {model} has the best "
-            "comparable score: {benchmark} {score:.2f} ({harness}, {shots}, {language}).",
-            n=len({c.scored.id for c in rivals if c.scored}), model=chosen.scored.name,
-            benchmark=panel.key.benchmark, score=score.score, harness=panel.key.harness,
-            shots=panel.key.shots, language=panel.key.language,
-        )  # fmt: skip
+        values = {
+            "n": len({c.scored.id for c in rivals if c.scored}),
+            "model": chosen.scored.name,
+            "benchmark": panel.key.benchmark,
+            "score": score.score,
+            "harness": panel.key.harness,
+            "shots": panel.key.shots,
+            "language": panel.key.language,
+        }
+        if panel.key.lower_is_better:
+            what = say(
+                "Of {n:,} models that do the same work here at about the same cost, {model} has the best "
+                "comparable score: mean rank over all tasks {score:.2f}, 1 is best ({harness}, {shots}, "
+                "{language}).",
+                **values,
+            )
+        else:
+            what = say(
+                "Of {n:,} models that do the same work here at about the same cost, {model} has the best "
+                "comparable score: {benchmark} {score:.2f} ({harness}, {shots}, {language}).",
+                **values,
+            )
         found.append((what, (fact(say("Score"), score.quantity),)))
     found += _sheet_models(context, row)
     return found

@@ -39,6 +39,11 @@ def _provider(model: str) -> str:
     return load.model(model).provider or "" if model in load.ids("models") else ""
 
 
+def _vendor(model: str) -> str:
+    """The vendor's name where its terms were not looked up."""
+    return load.model(model).vendor if model in load.ids("models") else model
+
+
 def _word(answer: str) -> Sentence:
     return {"yes": say("yes"), "no": say("no")}.get(answer, say("not known"))
 
