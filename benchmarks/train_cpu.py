@@ -10,8 +10,9 @@ Same base, same documents, same LoRA, same documents per optimizer step, in turn
     ours      hauslm.train
 
 Each contender runs in a process of its own. Counted are real tokens per second of the optimizer steps
-(no padding), peak resident memory, and the validation loss after the same documents once. The result is
-JSON with machine and versions, and a short text.
+(no padding), the same per second of processor time (for machines that are not quiet), peak resident
+memory, and the validation loss after the same documents once. The result is JSON with machine and
+versions, and a short text.
 """
 
 from __future__ import annotations
@@ -104,13 +105,14 @@ def plain(documents: dict[str, Any], folder: Path, *, full_length: bool) -> dict
     model = get_peft_model(base, LoraConfig(**LORA, task_type="CAUSAL_LM"))
 
     class Clock(TrainerCallback):  # type: ignore[misc, unused-ignore]
-        seconds, started = 0.0, 0.0
+        seconds, cpu, started, cpu_started = 0.0, 0.0, 0.0, 0.0
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.started = time.perf_counter()
+            self.started, self.cpu_started = time.perf_counter(), time.process_time()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.seconds += time.perf_counter() - self.started
+            self.cpu += time.process_time() - self.cpu_started
 
     clock = Clock()
     collator = DataCollatorForLanguageModeling(
@@ -137,7 +139,8 @@ def plain(documents: dict[str, Any], folder: Path, *, full_length: bool) -> dict
     )
     trainer.train()
     model.save_pretrained(folder / "adapter")
-    return {"seconds": clock.seconds, "tokens": sum(map(len, documents["train"]))}
+    tokens = sum(map(len, documents["train"]))
+    return {"seconds": clock.seconds, "cpu_seconds": clock.cpu, "tokens": tokens}
 
 
 def trl(documents: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -172,11 +175,12 @@ def trl(documents: dict[str, Any], folder: Path) -> dict[str, Any]:
         train_dataset=Dataset.from_list([{"input_ids": d} for d in documents["train"]]),
         peft_config=LoraConfig(**LORA, task_type="CAUSAL_LM"),
     )
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     trainer.train()
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
     trainer.model.save_pretrained(folder / "adapter")
-    return {"seconds": seconds, "tokens": sum(map(len, documents["train"]))}
+    tokens = sum(map(len, documents["train"]))
+    return {"seconds": seconds, "cpu_seconds": cpu, "tokens": tokens}
 
 
 def ours(documents: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -222,7 +226,10 @@ def ours(documents: dict[str, Any], folder: Path) -> dict[str, Any]:
         fingerprint="benchmark",
     )
     run = train(scenario, project, plan=None, corpus=corpus, progress=Silent())
-    return {"seconds": run.tokens / run.tokens_per_second.value, "tokens": run.tokens}
+    lines = (project.work / "train" / "metrics.jsonl").read_text().splitlines()
+    cpu = sum(json.loads(line).get("cpu_seconds", 0.0) for line in lines)
+    seconds = run.tokens / run.tokens_per_second.value
+    return {"seconds": seconds, "cpu_seconds": cpu, "tokens": run.tokens}
 
 
 def validation_loss(documents: dict[str, Any], adapter: Path) -> float:
@@ -263,6 +270,7 @@ def one(name: str, documents_file: Path, threads: int) -> dict[str, Any]:
         result["peak_rss_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
         result["validation_loss"] = validation_loss(documents, folder / "adapter")
     result["tokens_per_second"] = result["tokens"] / result["seconds"]
+    result["tokens_per_cpu_second"] = result["tokens"] / result["cpu_seconds"]
     return result
 
 
@@ -311,6 +319,11 @@ def summary(rows: list[dict[str, Any]], our_rows: list[dict[str, Any]]) -> dict[
         "tokens_per_second_range": [min(speeds), max(speeds)],
         "ours_is_faster_by": statistics.median(ratios),
         "ours_is_faster_by_range": [min(ratios), max(ratios)],
+        "tokens_per_cpu_second": statistics.median(r["tokens_per_cpu_second"] for r in rows),
+        "ours_per_cpu_second_is_faster_by": statistics.median(
+            o["tokens_per_cpu_second"] / r["tokens_per_cpu_second"]
+            for o, r in zip(our_rows, rows, strict=True)
+        ),
         "peak_rss_gib": max(r["peak_rss_gib"] for r in rows),
         "validation_loss": statistics.median(r["validation_loss"] for r in rows),
     }
@@ -349,16 +362,18 @@ def text(result: dict[str, Any]) -> str:
         f"{d['name']}: {d['count']} documents, {d['tokens']:,} tokens, "
         f"lengths (quartiles) {'/'.join(f'{q:.0f}' for q in d['length_quartiles'])}",
         f"{m['processor']}, {m['threads']} threads, load before {m['load_before']:.1f}, {m['date']}",
-        f"{'':10}{'tokens/s':>10}{'ours/it':>10}{'range':>14}{'peak GiB':>10}{'val loss':>10}",
+        f"{'':10}{'tokens/s':>10}{'ours/it':>10}{'range':>14}{'per CPU s':>11}{'ours/it':>9}"
+        f"{'peak GiB':>10}{'val loss':>10}",
     ]
     for name, c in result["contenders"].items():
         low, high = c["ours_is_faster_by_range"]
         lines.append(
             f"{name:10}{c['tokens_per_second']:>10,.0f}{c['ours_is_faster_by']:>10.2f}"
-            f"{f'{low:.2f}-{high:.2f}':>14}{c['peak_rss_gib']:>10.2f}{c['validation_loss']:>10.3f}"
+            f"{f'{low:.2f}-{high:.2f}':>14}{c['tokens_per_cpu_second']:>11,.0f}"
+            f"{c['ours_per_cpu_second_is_faster_by']:>9.2f}"
+            f"{c['peak_rss_gib']:>10.2f}{c['validation_loss']:>10.3f}"
         )
-    for name in result["absent"]:
-        lines.append(f"{name:10}not installed, not measured")
+    lines += [f"{name:10}not installed, not measured" for name in result["absent"]]
     return "\n".join(lines)
 
 

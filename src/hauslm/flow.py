@@ -609,9 +609,7 @@ def decision_note(decision: Decision, language: str | None = None) -> str:
     return note(decision, language)
 
 
-def export(
-    project: Project | Path | str, kind: str, target: Path | None = None
-) -> dict[str, Any]:
+def export(project: Project | Path | str, kind: str, target: Path | None = None) -> dict[str, Any]:
     """`merge` (a transformers folder without PEFT) or `script` (the training without hauslm)."""
     from hauslm.report.script import lab_script
     from hauslm.share.export import export as room
@@ -647,6 +645,47 @@ def init(root: Path | str, answers: Mapping[str, Any], *, overwrite: bool = Fals
     from hauslm.start import write_project_file
 
     return write_project_file(Path(root), answers, overwrite=overwrite)
+
+
+def scenario_form(
+    project: Project, answers: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """The questions of `init` with the project's values (or what was just typed), for a form."""
+    from hauslm.start import QUESTIONS
+
+    rows = []
+    for question in QUESTIONS:
+        value = (answers or {}).get(question.field, _section(project.scenario, question.field))
+        choices = question.choices or (("true", "false") if isinstance(value, bool) else ())
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        if isinstance(value, float) and value.is_integer():
+            shown = str(int(value))
+        rows.append(
+            {
+                "field": question.field,
+                "prompt": question.prompt,
+                "why": question.why,
+                "value": shown,
+                "choices": choices,
+            }
+        )
+    return rows
+
+
+def change_scenario(root: Path, answers: Mapping[str, str]) -> None:
+    """Write changed answers into hauslm.yaml, keeping its comments. Faulty ones change nothing."""
+    from hauslm.start import change_project_file
+
+    change_project_file(root, answers)
+
+
+def stage_html(project: Project, stage: Stage, language: str) -> str:
+    """The record of a stage as a piece of HTML; '' if there is none."""
+    from hauslm.report.build import fragment
+
+    if not project.folder.record(stage.record).is_file():
+        return ""
+    return fragment(load_record(project, stage.record), language)
 
 
 def check(root: Path | str = ".") -> list[Any]:

@@ -200,6 +200,51 @@ def write_project_file(root: Path, answers: Mapping[str, Any], *, overwrite: boo
     return folder.file
 
 
+def change_project_file(root: Path, answers: Mapping[str, str]) -> None:
+    """Set the questions' fields in an existing project file; comments and everything else stay.
+
+    The changed text is checked as a whole before it is written: a faulty answer changes nothing.
+    """
+    import io
+
+    from ruamel.yaml import YAML
+
+    from hauslm.scenario import parse
+
+    folder = files.ProjectFolder(root)
+    known = {q.field for q in QUESTIONS}
+    text = folder.file.read_text(encoding="utf-8")
+    parse(text, folder.file.name)
+    writer = YAML(typ="rt", pure=True)
+    writer.preserve_quotes = True
+    writer.width = 10_000
+    data = writer.load(text) or {}
+    for dotted, answer in answers.items():
+        if dotted not in known:
+            continue
+        node = data
+        *parents, last = dotted.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = _typed(answer.strip())
+    stream = io.StringIO()
+    writer.dump(data, stream)
+    parse(stream.getvalue(), folder.file.name)
+    files.write_sealed(folder.file, stream.getvalue())
+
+
+def _typed(answer: str) -> Any:
+    """What was typed into a form, as YAML would read it: number, true/false, text."""
+    if answer.lower() in ("true", "false"):
+        return answer.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(answer)
+        except ValueError:
+            continue
+    return answer
+
+
 def _project_name(root: Path) -> str:
     kept = "".join(c if c.isalnum() or c in " .-_" else "-" for c in root.name).strip(" .-_")
     return kept[:60] or "team"

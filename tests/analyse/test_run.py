@@ -168,12 +168,18 @@ def test_a_crash_at_any_journal_entry_changes_nothing(
         scenario, folder = project(root=tmp_path / f"crash{n}", **options)
         original, count = Journal.append, itertools.count()
 
-        XX
+        def dying(
+            journal: Journal,
+            row: dict[str, Any],
+            n: int = n,
+            count: Any = count,
+            append: Any = original,
+        ) -> None:
             if next(count) == n:
                 with journal.path.open("ab") as stream:
                     stream.write(canonical_json(row)[: 10 * (n % 3)])  # nothing, or a torn line
                 raise PowerCut
-            original(journal, row)
+            append(journal, row)
 
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "append", dying)

@@ -319,7 +319,7 @@ def test_checks_speak_of_data_and_of_labels(tmp_path: Path) -> None:
     for expected in (
         "documents is 4",
         "personal data",
-        "email: 4",
+        "e-mail addresses: 4",
         "without a licence",
         "Some labels have fewer",
         "misle",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from hauslm.base.errors import DataError, UsageError
+from hauslm.base.errors import DataError, RefusedError, UsageError
 from hauslm.lm import local
 from hauslm.lm.interface import BASE, Message, Reply, Request, TokenLogprob
 from hauslm.lm.local import LocalModel
@@ -141,10 +141,32 @@ def test_decoding_equals_the_plain_model(
 def test_shared_prefix_changes_nothing(tiny: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "Answer in one word and quote the passage of the article that you rest upon. "
     asked = [ask(long * 3 + t, adapter=a) for t in TEXTS for a in (BASE, "one")]
-    assert [len(p) for _, p in local.shared_prefixes(asked, [tiny.prompt_ids(r) for r in asked])]
+    monkeypatch.setattr(LocalModel, "_prefix_pays", lambda *_: True)
+    found = local.shared_prefixes(asked, [tiny.prompt_ids(r) for r in asked])
+    assert [(adapter, len(ids) > 16) for adapter, ids, _ in found] == [(BASE, True), ("one", True)]
     shared = tiny.generate(asked)
     monkeypatch.setattr(local, "SHARED_PREFIX_TOKENS", 10_000)
     assert [essence(r) for r in shared] == [essence(r) for r in tiny.generate(asked)]
+
+
+def test_prefixes_are_shared_where_that_saves_work(tiny: LocalModel) -> None:
+    assert tiny._prefix_pays(200, 30)
+    assert not tiny._prefix_pays(20, 2000)
+
+
+def test_merged_adapters_answer_alike_and_alone(
+    tiny_base: Path, adapter_folders: dict[str, Path], tiny: LocalModel
+) -> None:
+    model = LocalModel.load(tiny_base, adapter_folders)
+    model.merge("one")
+    asked = [ask(t, adapter="one") for t in TEXTS]
+    assert [r.text for r in model.generate(asked)] == [r.text for r in tiny.generate(asked)]
+    assert model.engine["merged"] == "one" and "merged" not in tiny.engine
+    with pytest.raises(UsageError, match="H800"):
+        model.generate([ask("x")])
+    half = LocalModel.load(tiny_base, adapter_folders, dtype="bfloat16")
+    with pytest.raises(RefusedError, match="H817"):
+        half.merge("one")
 
 
 def test_long_prompts_are_read_in_pieces(tiny: LocalModel) -> None:

@@ -33,9 +33,11 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
+    make: Any = AutoModelForCausalLM.from_config
+
     folder = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(
+    model = make(
         LlamaConfig(
             hidden_size=64,
             intermediate_size=96,
@@ -74,7 +76,7 @@ def save_adapter(base: Path, folder: Path, seed: int, strength: float = 0.1) -> 
         for name, parameter in peft.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, strength) if strength else parameter.zero_()
-    peft.save_pretrained(folder)
+    peft.save_pretrained(str(folder))
     return folder
 
 

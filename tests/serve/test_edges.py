@@ -368,14 +368,40 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from(
-    ["model", "messages", "prompt", "stop", "n", "seed", "stream", "stream_options", "logprobs"]
-    + ["temperature", "top_p", "response_format", "max_tokens", "tools", "logit_bias", "role"]
-    + ["content", "type", "text", "json_schema", "name", "schema", "top_logprobs"]
+    [
+        "model",
+        "messages",
+        "prompt",
+        "stop",
+        "n",
+        "seed",
+        "stream",
+        "stream_options",
+        "logprobs",
+        "temperature",
+        "top_p",
+        "tools",
+        "response_format",
+        "max_tokens",
+        "logit_bias",
+        "role",
+        "content",
+        "type",
+        "text",
+        "json_schema",
+        "name",
+        "schema",
+        "top_logprobs",
+    ]
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode) | JSON.map(lambda v: json.dumps(v).encode()))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.binary(max_size=200)
+    | st.text(max_size=100).map(str.encode)
+    | JSON.map(lambda v: json.dumps(v).encode())
+)
 def test_any_bytes_are_an_object_or_a_refusal(raw: bytes) -> None:
     try:
         assert isinstance(parse_json(raw), dict)
@@ -383,7 +409,7 @@ def test_any_bytes_are_an_object_or_a_refusal(raw: bytes) -> None:
         assert refusal.status == 400
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.dictionaries(
         KEYS, JSON | st.dictionaries(KEYS, JSON, max_size=3) | st.lists(st.dictionaries(KEYS, JSON))

@@ -52,7 +52,12 @@ def in_background(count: int, call: Callable[[int], Any]) -> tuple[list[Any], Ca
     threads = [threading.Thread(target=one, args=(i,)) for i in range(count)]
     for thread in threads:
         thread.start()
-    return results, lambda: [t.join(30) for t in threads] and None  # type: ignore[func-returns-value]
+
+    def join() -> None:
+        for thread in threads:
+            thread.join(30)
+
+    return results, join
 
 
 def test_a_full_queue_answers_429_and_says_when_to_come_again(
@@ -72,7 +77,8 @@ def test_a_full_queue_answers_429_and_says_when_to_come_again(
     assert client.get("/healthz").status_code == 200  # busy, not ill
     assert "hauslm_queue_waiting 2" in client.get("/metrics").text
     model.go.set()
-    join_first(), join()
+    join_first()
+    join()
     assert [r.status_code for r in (*first, *others)] == [200] * 3
     assert client.post(CHAT, json=body()).status_code == 200
 
@@ -100,7 +106,8 @@ def test_what_waits_together_is_one_generate_call_with_mixed_adapters(
     )
     until(lambda: engine.waiting == 6)
     model.go.set()
-    join_first(), join()
+    join_first()
+    join()
     assert len(model.calls) == 2
     assert {r.adapter for r in model.calls[1]} == {"base", "a"}
     for i, answer in enumerate(results):
@@ -162,8 +169,10 @@ def test_who_hangs_up_frees_the_place_at_once(
     connection.close()
     until(lambda: engine.running == 0)
     until(
-        lambda: live.app.state.metrics.value("hauslm_answers_total", finish="cancelled")
-        >= cancelled + 1
+        lambda: (
+            live.app.state.metrics.value("hauslm_answers_total", finish="cancelled")
+            >= cancelled + 1
+        )
     )
 
 

@@ -36,7 +36,17 @@ def test_loopback_is_accepted(host: str) -> None:
     assert start.loopback(host)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "lab.example", "", "localhost.x"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "0.0.0.0",  # noqa: S104
+        "::",
+        "192.168.1.5",
+        "lab.example",
+        "",
+        "localhost.x",
+    ],
+)
 def test_everything_else_is_refused_before_anything_is_loaded(host: str, tmp_path: Path) -> None:
     scenario = Scenario.model_validate({"serving": {"host": host}})
     with pytest.raises(RefusedError) as caught:

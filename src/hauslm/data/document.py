@@ -20,21 +20,25 @@ from hauslm.base.words import Sentence, say
 
 UNKNOWN_LANGUAGE = "unknown"
 
-# Everything that is not text: C0/C1 controls but tab and newline, surrogates, private "not a character".
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-_ZERO_WIDTH = re.compile(r"[\u200b\u200c\u2060\ufeff\u00ad\U000e0000-\U000e007f]")
-_BLANKS = re.compile(r"[^\S\n]+")
-_EMPTY_LINES = re.compile(r"\n\s*\n\s*")
-_LIGATURES = str.maketrans(
-    {
-        "\ufb00": "ff",
-        "\ufb01": "fi",
-        "\ufb02": "fl",
-        "\ufb03": "ffi",
-        "\ufb04": "ffl",
-        "\ufb05": "st",
-    }
-)
+# Everything that is not text: controls but tab and newline, surrogates, code points that are no characters.
+_CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
+# Invisible: zero-width characters, soft hyphens, tag characters.
+_INVISIBLE = r"\u200b\u200c\u2060\ufeff\u00ad\U000e0000-\U000e007f"
+_LIGATURES = {
+    "\ufb00": "ff",
+    "\ufb01": "fi",
+    "\ufb02": "fl",
+    "\ufb03": "ffi",
+    "\ufb04": "ffl",
+    "\ufb05": "st",
+}
+_BREAKS = {"\r\n": "\n", "\r": "\n", "\u2028": "\n", "\u2029": "\n\n"}
+_REPLACED = _LIGATURES | _BREAKS
+_ODD = re.compile(rf"\r\n|[{_CONTROL}{_INVISIBLE}\u2028\u2029\ufb00-\ufb05]")
+_INVISIBLE_ONE = re.compile(f"[{_INVISIBLE}]")
+_BLANKS = re.compile(r"[^\S\n]{2,}|[^\S\n ]")
+_LINE_ENDS = re.compile(r" *\n *")
+_EMPTY_LINES = re.compile(r"\n{3,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +115,21 @@ def clean(text: str) -> str:
 
     Idempotent. Never shortens visible text.
     """
-    text = (
-        text.replace("\r\n", "\n")
-        .replace("\r", "\n")
-        .replace("\u2028", "\n")
-        .replace("\u2029", "\n\n")
-    )
-    text = _ZERO_WIDTH.sub("", _CONTROL.sub(" ", text.translate(_LIGATURES)))
-    return unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", _ODD.sub(_plain_character, text))
+
+
+def _plain_character(match: re.Match[str]) -> str:
+    character = match.group()
+    known = _REPLACED.get(character)
+    if known is not None:
+        return known
+    return "" if _INVISIBLE_ONE.match(character) else " "
 
 
 def tidy(text: str) -> str:
     """`clean`, then single blanks, and paragraphs separated by exactly one empty line."""
-    lines = (_BLANKS.sub(" ", line).strip() for line in clean(text).split("\n"))
-    return _EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip()
+    text = _LINE_ENDS.sub("\n", _BLANKS.sub(" ", clean(text)))
+    return _EMPTY_LINES.sub("\n\n", text).strip()
 
 
 def one_line(text: str) -> str:
@@ -134,7 +139,7 @@ def one_line(text: str) -> str:
 
 def hidden_characters(text: str) -> int:
     """Zero-width and tag characters: invisible to people, read by models (prompt injection)."""
-    return sum(1 for c in _ZERO_WIDTH.findall(text) if c not in "\u00ad\ufeff")
+    return sum(1 for c in _INVISIBLE_ONE.findall(text) if c not in "\u00ad\ufeff")
 
 
 _DOI = re.compile(r"10\.\d{4,9}/[^\s\"'<>]+", re.IGNORECASE)

@@ -7,6 +7,7 @@ hashes for overlap and duplicates, personal-data hints, control-token spellings.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -17,14 +18,16 @@ from numpy.typing import NDArray
 from hauslm.data.document import Document
 from hauslm.data.ngrams import signature_values, word_hashes
 
-# Hints, not proofs: a person looks. Each pattern is anchored on a rare character or word.
+# Hints, not proofs: a person looks. Long runs of digits are found once and then judged by what stands
+# before them; the other patterns run only where a rare character or word says it is worth it.
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63}){1,4}")
-_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
-_PHONE = re.compile(
-    r"(?:\+\d{1,3}|\b(?:tel|phone|fon|fax|telefon|mobil)\b\.?:?\s*\(?0?)[\s()/.-]*(?:\d[\s()/.-]{0,2}){7,13}\d",
-    re.IGNORECASE,
+_DIGITS = re.compile(r"\d[\d ()/.\-]{7,40}\d")
+_BEFORE_PHONE = re.compile(
+    r"(?:\+|\b(?:tel|phone|fon|fax|telefon|mobil)\b\.?:?\s*\(?\+?)$", re.IGNORECASE
 )
-_CARD = re.compile(r"\b(?:\d{4}[ -]){3}\d{4}\b")
+_BEFORE_IBAN = re.compile(r"\b[A-Z]{2}$")
+_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
+_CARD = re.compile(r"(?:\d{4}[ -]){3}\d{4}(?!\d)")
 _BIRTH = re.compile(r"\b(?:geboren am|geb\.|born on|date of birth:?)\s*\d{1,2}[./ ]", re.IGNORECASE)
 
 
@@ -85,21 +88,30 @@ def identities(id_: str, source_file: str = "") -> tuple[str, ...]:
 
 def personal_hints(text: str) -> dict[str, int]:
     """How many strings look like personal data, by kind: email, phone, iban, card, birth date."""
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     if "@" in text:
         found["email"] = len(_EMAIL.findall(text))
-    if "+" in text or "el" in text or "hone" in text:
-        found["phone"] = sum(1 for _ in _PHONE.finditer(text))
-    found["iban"] = sum(1 for m in _IBAN.finditer(text) if is_iban(m.group()))
-    found["card"] = sum(1 for m in _CARD.finditer(text) if _luhn(m.group()))
-    found["birth date"] = len(_BIRTH.findall(text))
+    if "IBAN" in text:
+        found["iban"] = sum(1 for m in _IBAN.finditer(text) if is_iban(m.group()))
+    for match in _DIGITS.finditer(text):
+        before = text[max(0, match.start() - 12) : match.start()]
+        run = match.group()
+        digits = sum(c.isdigit() for c in run)
+        if 7 <= digits <= 15 and _BEFORE_PHONE.search(before):
+            found["phone"] += 1
+        elif "IBAN" not in text and _BEFORE_IBAN.search(before):
+            found["iban"] += is_iban(before[-2:] + run.rstrip(" .-/()"))
+        elif _CARD.match(run):
+            found["card"] += _luhn(run[:19])
+    if "geb" in text or "Geb" in text or "orn on" in text or "birth" in text:
+        found["birth date"] = len(_BIRTH.findall(text))
     return {kind: count for kind, count in found.items() if count}
 
 
 def is_iban(text: str) -> bool:
     """ISO 13616: the number, its first four characters moved to the end, is 1 modulo 97."""
     compact = re.sub(r"\s", "", text)
-    if not 15 <= len(compact) <= 34:
+    if not (15 <= len(compact) <= 34 and compact.isascii() and compact.isalnum()):
         return False
     digits = "".join(str(int(c, 36)) for c in compact[4:] + compact[:4])
     return int(digits) % 97 == 1

@@ -26,7 +26,7 @@ for _code, _words in _WORDS.items():
         _LANGUAGE_OF.setdefault(_word, []).append(_code)
 
 _WORD = re.compile(r"[^\W\d_]+")
-_SAMPLE_CHARACTERS = 20_000
+_SAMPLE_CHARACTERS = 6_000
 _MINIMUM_WORDS = 20
 _REPORTED = ("en", "de")
 

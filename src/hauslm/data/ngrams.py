@@ -27,23 +27,26 @@ SAMPLE_ABOVE = 2000  # shingles; a sample of a shorter text would be too small t
 _WORD = re.compile(r"\w+")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
-_words: dict[str, int] = {}
 _WORDS_KEPT = 2_000_000  # the cache is emptied when it has grown to this
+
+
+class _Hashes(dict[str, int]):
+    """Word -> CRC-32 of its UTF-8, computed once."""
+
+    def __missing__(self, word: str) -> int:
+        value = self[word] = zlib.crc32(word.encode("utf-8", "surrogatepass"))
+        return value
+
+
+_hashes = _Hashes()
 
 
 def word_hashes(text: str) -> NDArray[np.uint64]:
     """One number per word, in order."""
-    known = _words
-    if len(known) > _WORDS_KEPT:
-        known.clear()
+    if len(_hashes) > _WORDS_KEPT:
+        _hashes.clear()
     words = _WORD.findall(text.casefold())
-    out = []
-    for word in words:
-        value = known.get(word)
-        if value is None:
-            value = known[word] = zlib.crc32(word.encode("utf-8", "surrogatepass"))
-        out.append(value)
-    return np.array(out, dtype=np.uint64)
+    return np.fromiter(map(_hashes.__getitem__, words), dtype=np.uint64, count=len(words))
 
 
 def ngrams(words: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
@@ -66,13 +69,27 @@ def signature_values(words: NDArray[np.uint64]) -> NDArray[Any]:
     Long texts are sampled by the value of each shingle, which keeps the same shingles in every text,
     so that the estimate of their similarity stays unbiased.
     """
-    shingles = np.unique(ngrams(words, SHINGLE_WORDS))
+    shingles = ngrams(words, SHINGLE_WORDS)
     if len(shingles) > SAMPLE_ABOVE:
         shingles = shingles[shingles % np.uint64(KEEP_ONE_IN) == 0]
-    minhash = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int)
-    minhash.update_batch((shingles >> np.uint64(32)).tolist())
+    minhash = _minhash(None)
+    minhash.update_batch(np.unique(shingles >> np.uint64(32)).tolist())
     values: NDArray[Any] = minhash.hashvalues
     return values
+
+
+_permutations: list[Any] = []
+
+
+def _minhash(values: NDArray[Any] | None) -> MinHash:
+    """An empty MinHash or one with these values; all share one set of permutations."""
+    if not _permutations:
+        first = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int)
+        _permutations.append(first.permutations)
+    return MinHash(
+        num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int,
+        permutations=_permutations[0], hashvalues=values,
+    )  # fmt: skip
 
 
 class NearDuplicates:
@@ -85,7 +102,7 @@ class NearDuplicates:
 
     def add(self, key: str, values: NDArray[Any]) -> list[tuple[str, float]]:
         """Earlier keys with an estimated similarity of at least the threshold, and that estimate."""
-        minhash = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashvalues=values)
+        minhash = _minhash(values)
         similar = []
         for other in self._index.query(minhash):
             estimate = float(minhash.jaccard(self._signatures[other]))

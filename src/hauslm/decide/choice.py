@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ class Contenders:
     meets_need: NDArray[np.bool_]
     limits: Limits = Limits()
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
         for row, name in enumerate(self.settings_of):

@@ -62,7 +62,7 @@ class Judged:
         columns: dict[str, Array] = {}
         for place, name in enumerate(names):  # column 2k: the k-th figure low, 2k+1: high
             q = self.parameters[name].quantity
-            values = np.full(2 * len(names), q.value)
+            values = np.full(2 * len(names), float(q.value))
             values[2 * place], values[2 * place + 1] = q.lowest, q.highest
             columns[name] = values
         bills = Bills([self.contenders.bills.rows[r] for r in rows])

@@ -11,8 +11,10 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
+from hauslm.base.errors import UsageError, did_you_mean
 from hauslm.base.quantity import given
 from hauslm.base.words import Sentence, say
+from hauslm.catalog import load
 from hauslm.decide.apis import api_candidates, inquiry
 from hauslm.decide.candidate import Candidate, Collected, fact
 from hauslm.decide.cost import Bill, PriceStep, Settings
@@ -27,7 +29,11 @@ def generate(
     on: datetime.date,
     measured: tuple[Measurement, ...] = (),
 ) -> Collected:
-    """Every candidate for the scenario's demand, and what was left out with its reason."""
+    """Every candidate for the scenario's demand, and what was left out with its reason.
+
+    Raises `UsageError` H243 for a price whose model or GPU the catalog does not have.
+    """
+    _check_prices(scenario)
     collected = Collected()
     api_candidates(inquiry(scenario, settings, on), collected)
     shop = Workshop(
@@ -39,6 +45,22 @@ def generate(
     for option in scenario.options:
         collected.add(_user_option(option, settings))
     return collected
+
+
+def _check_prices(scenario: ScenarioAnswers) -> None:
+    """A price for something unknown would silently do nothing."""
+    known = {*load.ids("models"), *load.ids("gpus")}
+    for number, price in enumerate(scenario.prices):
+        if price.model not in known:
+            raise UsageError(
+                "H243",
+                say(
+                    "There is no model or GPU '{name}' that this price could be for.",
+                    name=price.model,
+                ),
+                where=f"hauslm.yaml: scenario.prices[{number}].model",
+                next_step=did_you_mean(price.model, known),
+            )
 
 
 def _institution() -> Candidate:

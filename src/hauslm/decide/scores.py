@@ -71,12 +71,12 @@ def usable(score: Score) -> bool:
     return not score.suspect and score.harness != "not stated"
 
 
-def panels(models: Sequence[Model]) -> dict[Key, Panel]:
-    """Every panel that the models' scores make."""
+def panels(models: Sequence[Model], benchmark: str = "") -> dict[Key, Panel]:
+    """Every panel that the models' scores make, or only those of one benchmark."""
     found: dict[Key, dict[str, Score]] = {}
     for model in models:
         for score in model.scores:
-            if not usable(score):
+            if (benchmark and score.benchmark != benchmark) or not usable(score):
                 continue
             key = key_of(score)
             table = found.setdefault(key, {})
@@ -110,11 +110,7 @@ def panel_for(models: Sequence[Model], languages: Sequence[str]) -> Panel | None
 
 def rank_panel(models: Sequence[Model], languages: Sequence[str]) -> Panel | None:
     """The panel with the mean rank over all tasks in the documents' language, if anyone has it."""
-    found = [
-        panel
-        for key, panel in panels(models).items()
-        if key.benchmark == RANK and key.language in languages
-    ]
+    found = [panel for key, panel in panels(models, RANK).items() if key.language in languages]
     found.sort(key=lambda p: (-len(p.scores), languages.index(p.key.language)))
     return found[0] if found else None
 

@@ -28,6 +28,7 @@ from hauslm.records import BreakEven, Flip, Influence, Said
 DRAWS = 2000
 MOST_FLIPS = 40
 MOST_DOCUMENTS = 1e8  # a month; beyond that nobody asks this tool
+STEPS = 25  # points of a walk before a bracket is closed in on
 FACTOR_SEARCH = 100.0  # figures are moved up and down by at most this factor
 # Figures that may be nought, and how far above what is stated they are searched.
 _SHARES = frozenset(
@@ -135,12 +136,48 @@ def figure_flips(context: Context, field: Field) -> list[Flip]:
         return []
     found: list[tuple[float, Flip]] = []
     setting = judged.candidates[chosen].setting
+    walks = _walks(judged, field)
     for name, parameter in judged.parameters.items():
-        flip = _nearest_flip(judged, field, setting, name, parameter)
+        mine = [w for w in walks if w.name == name]
+        flip = _nearest_flip(judged, field, setting, parameter, mine)
         if flip is not None:
             found.append(flip)
     found.sort(key=lambda f: f[0])
     return [flip for _, flip in found]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Values of one figure from where it is to a bound, and which setting wins at each."""
+
+    name: str
+    values: Array
+    settings: tuple[str, ...]
+    winners: choice.Ints
+
+
+def _walks(judged: Judged, field: Field) -> list[Walk]:
+    """Both ways for every figure, raced in one go: each walk is a block of columns."""
+    grids = [
+        (name, _walk(parameter.quantity.value, end, judged, field, name))
+        for name, parameter in judged.parameters.items()
+        for end in _bounds(name, parameter)
+        if end != parameter.quantity.value
+    ]
+    total = sum(len(g) for _, g in grids)
+    columns = {
+        name: np.full(total, float(p.quantity.value)) for name, p in judged.parameters.items()
+    }
+    starts = np.cumsum([0, *(len(g) for _, g in grids)])
+    for (name, grid), start in zip(grids, starts, strict=False):
+        columns[name][start : start + len(grid)] = grid
+    settings = judged.settings.with_(**columns)
+    result = choice.race(field.contenders, costs(field.contenders.bills, settings), settings)
+    winners = np.asarray(result.winner)
+    return [
+        Walk(name, grid, result.names, winners[start : start + len(grid)])
+        for (name, grid), start in zip(grids, starts, strict=False)
+    ]
 
 
 def _bounds(name: str, parameter: Parameter) -> tuple[float, float]:
@@ -159,13 +196,12 @@ def _bounds(name: str, parameter: Parameter) -> tuple[float, float]:
 
 
 def _nearest_flip(
-    judged: Judged, field: Field, setting: str, name: str, parameter: Parameter
+    judged: Judged, field: Field, setting: str, parameter: Parameter, walks: Iterable[Walk]
 ) -> tuple[float, Flip] | None:
     value = parameter.quantity.value
-    low, high = _bounds(name, parameter)
     best: tuple[float, float, str] | None = None
-    for side in (-1, 1):
-        hit = _first_change(judged, field, setting, name, value, low if side < 0 else high)
+    for walk in walks:
+        hit = _first_change(judged, field, setting, walk)
         if hit is None:
             continue
         distance = (
@@ -179,7 +215,7 @@ def _nearest_flip(
         return None
     distance, to, becomes = best
     flip = Flip(
-        parameter=name,
+        parameter=parameter.name,
         title=Said.of(Sentence(parameter.title, {})),
         **{"from": value},
         to=to,
@@ -191,15 +227,12 @@ def _nearest_flip(
 
 
 def _first_change(
-    judged: Judged, field: Field, setting: str, name: str, value: float, end: float
+    judged: Judged, field: Field, setting: str, walk: Walk
 ) -> tuple[float, str] | None:
-    """Walking from `value` towards `end`: where another setting first wins, and which option then."""
-    if end == value:
-        return None
-    grid = _walk(value, end, judged, field, name)
-    names, winners = _winners(judged, field, name, grid)
+    """Along the walk: where another setting first wins, and which option then."""
+    name, names, grid = walk.name, walk.settings, walk.values
     home = names.index(setting) if setting in names else -1
-    changed = np.nonzero(winners != home)[0]
+    changed = np.nonzero(walk.winners != home)[0]
     if not len(changed):
         return None
     k = int(changed[0])
@@ -220,7 +253,9 @@ def _first_change(
 
 def _walk(value: float, end: float, judged: Judged, field: Field, name: str) -> Array:
     """Points from `value` to `end`, geometric where the sign allows, with the kinks in between."""
-    points = np.geomspace(value, end, 40) if value > 0 and end > 0 else np.linspace(value, end, 40)
+    points = (
+        np.geomspace(value, end, STEPS) if value > 0 and end > 0 else np.linspace(value, end, STEPS)
+    )
     bills = field.contenders.bills.rows
     extra = [
         k for k in kinks(bills[:40], judged.settings, name) if min(value, end) < k < max(value, end)
@@ -284,14 +319,18 @@ def tornado(context: Context) -> list[Influence]:
     if chosen is None or rival is None:
         return []
     bills = Bills([judged.contenders.bills.rows[r] for r in (chosen, rival)])
+    ranged = [(n, p) for n, p in judged.parameters.items() if p.quantity.low is not None]
+    columns = {n: np.full(2 * len(ranged), float(p.quantity.value)) for n, p in ranged}
+    for place, (name, parameter) in enumerate(ranged):
+        columns[name][2 * place : 2 * place + 2] = (
+            parameter.quantity.lowest,
+            parameter.quantity.highest,
+        )
+    found = costs(bills, judged.settings.with_(**columns)).horizon
     bars = []
-    for name, parameter in judged.parameters.items():
+    for place, (name, parameter) in enumerate(ranged):
         q = parameter.quantity
-        if q.low is None and q.high is None:
-            continue
-        ends = np.array([q.lowest, q.highest])
-        found = costs(bills, judged.settings.with_(**{name: ends})).horizon
-        advantage = found[1] - found[0]
+        advantage = (found[1] - found[0])[2 * place : 2 * place + 2]
         bars.append(
             Influence(
                 parameter=name,

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from hauslm.base.quantity import Quantity, assumed, measured
+from hauslm.catalog import load
 from hauslm.catalog.schema import Model
 
 MEASURED_ON = "2026-11-23"
@@ -42,6 +44,12 @@ class Density:
 
 def density(model: Model, languages: Sequence[str]) -> Density:
     """Characters per token for `model`, averaged over `languages` with equal numbers of documents."""
+    return _density(model.id, tuple(languages))
+
+
+@cache
+def _density(model_id: str, languages: tuple[str, ...]) -> Density:
+    model = load.model(model_id)
     name, same = tokenizer_of(model)
     if name is None:
         value = mix(REFERENCE, languages)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from hauslm.base.errors import RefusedError, UsageError
 from hauslm.base.quantity import Quantity, derived
-from hauslm.base.words import Sentence, say
+from hauslm.base.words import Sentence, language, say, speaking
 from hauslm.catalog import load
 from hauslm.decide import keep, sensitivity
 from hauslm.decide.answers import answer_flips
@@ -119,6 +119,17 @@ def decide(
     order) whose figures replace estimates; `evaluation` replaces benchmarks; against `previous` the changes are told.
     Raises `RefusedError` H460 with the rules if no option is left, and what `situation` raises.
     """
+    with speaking(language()):  # asked once, not for every sentence
+        return _decide(scenario, measured, evaluation, previous, seed)
+
+
+def _decide(
+    scenario: Scenario,
+    measured: Measured,
+    evaluation: Evaluation | None,
+    previous: Decision | None,
+    seed: int,
+) -> Decision:
     place = situation(scenario, measured=measured, evaluation=evaluation)
     context = place.context
     if context.chosen is None:
@@ -329,6 +340,13 @@ def _notices(place: Situation) -> list[Sentence]:
             say("No option is free of obstacles. The verdict holds only once the condition of rule "
                 "{rules} is met; until then no document may be sent.", rules=rules)
         )  # fmt: skip
+    if context.evaluation is not None and context.evaluation.verdict != "better":
+        found.append(
+            say(
+                "The own evaluation shows no gain from the adapter: if that stays so, set adaptation.needed "
+                "to false and decide again."
+            )
+        )
     expired = sorted(r.id for r in load.rules() if r.expired(judged.on))
     if expired:
         found.append(

@@ -66,8 +66,16 @@ WEIGHT_BYTES: dict[Quantisation, float] = {
 # naive: transformers since labels are shifted instead of logits (4.50): bf16 logits are gone when
 # backward holds log-softmax, its incoming and its outgoing gradient. naive_shifted: 4.46-4.49, the
 # forward pass holds bf16, fp32, shifted fp32, log-softmax. naive_upcast: before 4.46, logits are
-# replaced by their fp32 copy first. All three confirmed against published peaks (docs/accuracy.md).
-LOGIT_BYTES: dict[Loss, float] = {"naive": 12, "naive_shifted": 14, "naive_upcast": 12}
+# replaced by their fp32 copy first; naive_kept: the same, and the output is kept (LLaMA-Factory 2024).
+# kernel: a fused cross-entropy kernel on full logits (Liger, Unsloth, fms-acceleration), bf16 and
+# fp32 logits with the gradient written over them. Confirmed by published peaks (docs/accuracy.md).
+LOGIT_BYTES: dict[Loss, float] = {
+    "naive": 12,
+    "naive_shifted": 14,
+    "naive_upcast": 12,
+    "naive_kept": 16,
+    "kernel": 8,
+}
 
 # The fused loss works on chunks of this many logits (train/loss.py: 2**24): bf16, fp32, bf16 again.
 FUSED_CHUNK_ELEMENTS = 1 << 24
@@ -120,17 +128,20 @@ def weight_bytes(
     base_dtype: Dtype,
     quantisation: Quantisation,
     kbit_upcast: bool = False,
+    quantise_experts: bool = True,
 ) -> float:
-    """Bytes of the base weights. Embedding, output head and norms stay in `base_dtype`."""
+    """Bytes of the base weights. Embedding, output head and norms stay in `base_dtype`; so do the
+    experts of a mixture without `quantise_experts`."""
     count = shape.counts(architecture)
     full = DTYPE_BYTES[base_dtype]
-    kept = count.embedding + count.head + count.rest
     if quantisation == "none":
         return full * count.total
-    kept_bytes = 4.0 if kbit_upcast else full
-    rows = architecture.n_layers * sum(x.n_out * x.copies for x in shape.linears(architecture))
+    shrunk = [x for x in shape.linears(architecture) if quantise_experts or not x.expert]
+    packed = architecture.n_layers * sum(x.parameters for x in shrunk)
+    rows = architecture.n_layers * sum(x.n_out * x.copies for x in shrunk)
     scales = 4.0 * rows if quantisation in ("int8", "fp8") else 0.0
-    return WEIGHT_BYTES[quantisation] * count.linear + scales + kept_bytes * kept
+    kept = count.total - packed
+    return WEIGHT_BYTES[quantisation] * packed + scales + (4.0 if kbit_upcast else full) * kept
 
 
 def trainable_parameters(s: TrainingSetup) -> int:
@@ -156,7 +167,9 @@ def optimizer_bytes(s: TrainingSetup) -> float:
 
 def _resident(s: TrainingSetup) -> dict[str, float]:
     """What is there at every moment: weights, adapter, optimizer states (per rank)."""
-    weights = weight_bytes(s.architecture, s.base_dtype, s.quantisation, s.kbit_upcast)
+    weights = weight_bytes(
+        s.architecture, s.base_dtype, s.quantisation, s.kbit_upcast, s.quantise_experts
+    )
     trainable = _trainable_bytes(s) * trainable_parameters(s)
     share = s.ranks if s.sharding == "fsdp" else 1
     gathered = _gathered_bytes(s) if share > 1 else 0.0

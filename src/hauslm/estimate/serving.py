@@ -95,13 +95,15 @@ def analysis_throughput(
     concurrency: int | None = None,
     gpus: int = 1,
     correction: float = 1.0,
+    even_if_too_large: bool = False,
 ) -> AnalysisThroughput:
     """Documents per hour for prompts of `tokens_in` and answers of `tokens_out` tokens.
 
     GPU time of a document = its prefill (matrix products and attention of the prompt) plus its share
     of decoding: `tokens_out` steps, each reading all weights and the caches of the batch. Weights
     quantised to 4 bit are read as such and multiplied in 16 bit; fp8 and int8 also multiply faster
-    where the card can. Raises RefusedError H430 if the model does not fit the card.
+    where the card can. Raises RefusedError H430 if the model does not fit the card, unless
+    `even_if_too_large` asks how fast it would be with more memory.
     """
     shape.require_understood(architecture)
     if tokens_in < 0 or tokens_out < 0 or tokens_in + tokens_out < 1:
@@ -121,6 +123,8 @@ def analysis_throughput(
         adapters=int(adapter == "separate"),
         gpus=gpus,
     )
+    if even_if_too_large:
+        room = max(room, concurrency or 1)
     if room < 1:
         raise RefusedError(
             "H430",

@@ -19,7 +19,7 @@ Quantisation = Literal["none", "nf4", "nf4_dq", "int8", "fp8"]
 Dtype = Literal["bf16", "fp16", "fp32"]
 Arithmetic = Literal["lean", "autocast", "mixed"]
 Attention = Literal["sdpa", "flash", "documents", "masked", "eager"]
-Loss = Literal["naive", "naive_shifted", "naive_upcast", "fused"]
+Loss = Literal["naive", "naive_shifted", "naive_upcast", "naive_kept", "kernel", "fused"]
 Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw_8bit"]
 Sharding = Literal["none", "ddp", "fsdp"]
 Device = Literal["cuda", "cpu"]
@@ -39,6 +39,8 @@ class TrainingSetup:
     masked is SDPA with a dense mask (padding, packing on stock transformers), which repeats keys and
     values for grouped queries; eager keeps the scores. `kbit_upcast`: embeddings, head and norms in
     fp32 (peft.prepare_model_for_kbit_training), which makes the residual stream fp32 too.
+    `quantise_experts`: since transformers 5 the experts of a mixture are fused tensors, which
+    bitsandbytes leaves in 16 bit; before, they were linear layers like others.
     """
 
     architecture: Architecture
@@ -59,6 +61,7 @@ class TrainingSetup:
     optimizer: Optimizer = "adamw"
     gradient_accumulation_steps: int = 1
     kbit_upcast: bool = False
+    quantise_experts: bool = False
     device: Device = "cuda"
     ranks: int = 1
     sharding: Sharding = "none"

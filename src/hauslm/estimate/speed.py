@@ -90,7 +90,7 @@ def cpu_training_tokens_per_second(
     per_token += launches * efficiency.CPU_CALL_S / s.tokens
     speed = correction / per_token
     low, high = efficiency.CPU_SPREAD
-    source = f"{cores} CPU cores, {kind}, measured on AMD Zen 4 with torch 2.13"
+    source = f"{cores} otherwise idle CPU cores, {kind}, measured on AMD Zen 4, torch 2.13"
     return derived(speed, "tokens/s", source, low * speed, high * speed)
 
 

@@ -336,16 +336,14 @@ def _set_checkpointing(model: Any, s: TrainingSetup, checkpointed: int) -> None:
 
 def _replace_forwards(model: nn.Module, s: TrainingSetup) -> None:
     """CUDA's dropout operator everywhere, lean arithmetic where the setup says so."""
+    lean = s.arithmetic == "lean" and s.method != "full" and not s.dora
     for module in model.modules():
         if isinstance(module, nn.Dropout) and module.p > 0:
             module.forward = types.MethodType(_dropout_forward, module)  # type: ignore[method-assign]
-        if (
-            s.arithmetic == "lean"
-            and s.method != "full"
-            and not s.dora
-            and hasattr(module, "lora_A")
-        ):
-            module.forward = types.MethodType(_lean_forward, module)
+        # A router or a fused expert tensor may carry an adapter as well; those keep PEFT's path.
+        inner = getattr(module, "base_layer", None)
+        if lean and hasattr(module, "lora_A") and isinstance(inner, nn.Linear):
+            module.forward = types.MethodType(_lean_forward, module)  # type: ignore[method-assign]
 
 
 # ---------------------------------------------------------------- loss and update

@@ -20,13 +20,17 @@ from typing import Any
 
 import numpy as np
 
+from hauslm.base.words import Sentence, say
 from hauslm.data.task import EXTRACTION, Task, TaskItem, answer_text
+from hauslm.evaluate.sampling import whole_documents
 
 MAJORITY, TFIDF, TFIDF_POSITION = "majority", "tfidf_logistic", "tfidf_position_logistic"
 NOTHING, DICTIONARY = "no_entities", "dictionary"
 POSITION_BINS = 10
 # Chosen beforehand and not tuned, so that nobody can say the baseline was made weak or strong.
 INVERSE_REGULARISATION = 10.0
+# Beyond this many items a bag of words gains little and its fit takes long.
+MOST_TRAINING_ITEMS = 20_000
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,29 @@ class Baseline:
 def baselines(
     task: Task, train: Sequence[TaskItem], test: Sequence[TaskItem], *, seed: int = 0
 ) -> list[Baseline]:
-    """All baselines that the task allows; none without training items."""
+    """All baselines that the task allows; none without training items.
+
+    More than MOST_TRAINING_ITEMS training items are sampled by whole documents; `sampled` tells.
+    """
     if not train:
         return []
+    train = whole_documents(train, lambda i: i.document, MOST_TRAINING_ITEMS)
     made: list[Baseline] = []
     for name, answer in _methods(task, train, test, seed):
         started = time.monotonic()
         made.append(Baseline(name, tuple(answer()), time.monotonic() - started))
     return made
+
+
+def sampled(train: Sequence[TaskItem]) -> Sentence | None:
+    """What must be said when the baselines saw only part of the training items."""
+    if len(train) <= MOST_TRAINING_ITEMS:
+        return None
+    return say(
+        "The baselines were fitted on {used:,} of {all:,} training items.",
+        used=MOST_TRAINING_ITEMS,
+        all=len(train),
+    )
 
 
 def _methods(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from hauslm.data.task import Task, TaskItem
 from hauslm.evaluate.sampling import rank, whole_documents
 
 LEAK_SHARE = 0.2  # of a document's 13-grams; formulas and set phrases alone stay far below
+MOST_TRAINING_DOCUMENTS, MOST_TRAINING_CHARACTERS = 1000, 100_000_000
 SCAN_CHARACTERS = 2_000_000_000  # training text searched for wording of test documents
 
 
@@ -67,17 +69,18 @@ def stream(path: Path, split: str) -> Iterator[Text]:
                 )  # fmt: skip
 
 
-def _by_hash(path: Path, split: str, most: int) -> tuple[list[Text], int]:
+def _by_hash(
+    path: Path, split: str, most: int, most_characters: float = math.inf
+) -> tuple[list[Text], int]:
     """At most `most` documents of a split, those with the smallest hash; and how many there are."""
-    kept: list[tuple[int, str, Text]] = []
-    available = 0
+    kept: list[tuple[int, str, Text]] = []  # a heap: the largest hash is the first to go
+    available = characters = 0
     for text in stream(path, split):
         available += 1
-        entry = (-int(rank(text.id)[:15], 16), text.id, text)
-        if len(kept) < most:
-            heapq.heappush(kept, entry)
-        elif entry[:2] > kept[0][:2]:
-            heapq.heapreplace(kept, entry)
+        heapq.heappush(kept, (-int(rank(text.id)[:15], 16), text.id, text))
+        characters += len(text.text)
+        while len(kept) > most or (characters > most_characters and len(kept) > 1):
+            characters -= len(heapq.heappop(kept)[2].text)
     return sorted((t for _, _, t in kept), key=lambda t: t.id), available
 
 
@@ -96,9 +99,10 @@ def held_out(path: Path, most: int) -> Texts:
     return texts
 
 
-def sampled_train(path: Path, most: int) -> list[Text]:
-    """Training documents, at most `most`, chosen by the hash of their name."""
-    return _by_hash(path, "train", most)[0]
+def sampled_train(path: Path) -> list[Text]:
+    """Training documents for what needs their text in memory (spans, repetitions, terms); of a large
+    corpus those with the smallest hash."""
+    return _by_hash(path, "train", MOST_TRAINING_DOCUMENTS, MOST_TRAINING_CHARACTERS)[0]
 
 
 def find_leaks(path: Path, texts: Texts, trial: Trial | None) -> None:

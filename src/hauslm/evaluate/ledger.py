@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -72,7 +72,8 @@ class Ledger:
     """
 
     def __init__(self, path: Path, progress: Progress) -> None:
-        self._journal = _open(path)
+        # Synced once per batch; a torn last line is dropped by the journal itself.
+        self._journal = Journal(path, fsync_every=1 << 30)
         self._progress = progress
         self._rows: dict[str, dict[str, Any]] = {str(r["key"]): r for r in self._journal.rows}
         self._journal.rows = []
@@ -99,15 +100,17 @@ class Ledger:
             pairs = [pair for i in batch for pair in units[i].pairs]
             scored = iter(system.model.score(pairs, system.adapter))
             seconds = time.monotonic() - started
-            sizes = [_tokens_of(system.model, units[i]) for i in batch]
-            for i, prompt_tokens in zip(batch, sizes, strict=True):
-                results = [next(scored) for _ in units[i].pairs]
-                tokens = prompt_tokens + sum(s.tokens for s in results)
+            results = {i: [next(scored) for _ in units[i].pairs] for i in batch}
+            tokens = {
+                i: _prompt_tokens(system.model, units[i]) + sum(s.tokens for s in results[i])
+                for i in batch
+            }
+            for i in batch:
                 self._store(
                     keys[i], system, units[i],
-                    seconds=seconds * prompt_tokens / max(1, sum(sizes)),
-                    tokens=tokens,
-                    scored=[[s.logprob, s.tokens, s.bytes, s.greedy] for s in results],
+                    seconds=_share(seconds, tokens, i),
+                    tokens=tokens[i],
+                    scored=[[s.logprob, s.tokens, s.bytes, s.greedy] for s in results[i]],
                 )  # fmt: skip
             self._journal.sync()
             done += len(batch)
@@ -129,12 +132,21 @@ class Ledger:
         sizes = [len(str(_request_json(q.request))) for q in questions]
         for batch in _batches(todo, sizes, BATCH_CHARACTERS // 4):
             self._progress.step(title, done, len(questions))
-            replies = system.model.generate([_for(system, questions[i].request) for i in batch])
+            started = time.monotonic()
+            replies = system.model.generate(
+                [replace(questions[i].request, adapter=system.adapter) for i in batch]
+            )
+            seconds = time.monotonic() - started
+            tokens = {
+                i: r.usage.prompt_tokens + r.usage.completion_tokens
+                for i, r in zip(batch, replies, strict=True)
+            }
             for i, reply in zip(batch, replies, strict=True):
                 self._store(
                     keys[i], system, questions[i],
-                    seconds=reply.seconds,
-                    tokens=reply.usage.prompt_tokens + reply.usage.completion_tokens,
+                    seconds=_share(seconds, tokens, i),
+                    latency=reply.seconds,
+                    tokens=tokens[i],
                     text=reply.text,
                     finish_reason=reply.finish_reason,
                 )  # fmt: skip
@@ -208,11 +220,6 @@ class System:
     adapter_sha256: str = ""
 
 
-def _open(path: Path) -> Journal:
-    """The journal with synced batches; `Journal` drops a torn last line by itself."""
-    return Journal(path, fsync_every=1 << 30)
-
-
 def _batches(
     todo: Sequence[int], sizes: Sequence[int], limit: int = BATCH_CHARACTERS
 ) -> Iterator[list[int]]:
@@ -229,9 +236,14 @@ def _batches(
         yield batch
 
 
-def _tokens_of(model: LanguageModel, unit: Unit) -> int:
+def _prompt_tokens(model: LanguageModel, unit: Unit) -> int:
     """Tokens of the unit's distinct prompts."""
     return sum(model.count_tokens(p) for p in {prompt for prompt, _ in unit.pairs} if p)
+
+
+def _share(seconds: float, tokens: Mapping[int, int], unit: int) -> float:
+    """A unit's part of the time of its batch, by tokens."""
+    return seconds * tokens[unit] / max(1, sum(tokens.values()))
 
 
 def _request_json(request: Request) -> dict[str, Any]:
@@ -245,9 +257,3 @@ def _request_json(request: Request) -> dict[str, Any]:
         "stop": list(request.stop),
         "json_schema": request.json_schema,
     }
-
-
-def _for(system: System, request: Request) -> Request:
-    from dataclasses import replace
-
-    return replace(request, adapter=system.adapter)

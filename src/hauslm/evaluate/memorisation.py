@@ -37,7 +37,7 @@ from hauslm.lm.interface import Scored
 PART = "memorisation"
 SPAN_TOKENS = 50
 FEWEST_SPANS, MOST_SPANS = 20, 1000
-TOKENS_PER_SPAN = 200  # one span for so much training text, within the two limits
+TOKENS_PER_SPAN = 300  # one span for so much training text, within the two limits
 MOST_REPEATED = 20
 MOST_SECRETS = 8
 ALTERNATIVES = 31
@@ -66,19 +66,18 @@ def how_many_spans(training_tokens: int) -> int:
 
 
 def spans(texts: Sequence[Text], wanted: int, count_tokens: Counter_) -> list[Probe]:
-    """At most `wanted` spans that do not overlap, evenly over the documents and within each."""
-    if not texts:
-        return []
-    each = -(-wanted // len(texts))
+    """At most `wanted` spans that do not overlap, spread evenly over all text."""
+    room = {t.id: count_tokens(t.text) // (2 * SPAN_TOKENS) for t in texts}
+    places = [(text, n) for text in texts for n in range(room[text.id])]
     found: list[Probe] = []
-    for text in texts:
-        tokens = max(1, count_tokens(text.text))
-        places = min(each, tokens // (2 * SPAN_TOKENS))
-        for n in range(places):
-            probe = _span_at(text, n * len(text.text) // places, n, count_tokens)
-            if probe is not None:
-                found.append(probe)
-    return spread(found, wanted)
+    ends: dict[str, int] = {}
+    for text, n in spread(places, wanted):
+        start = max(ends.get(text.id, 0), n * len(text.text) // room[text.id])
+        probe = _span_at(text, start, n, count_tokens)
+        if probe is not None:
+            found.append(probe)
+            ends[text.id] = start + len(probe.prompt) + len(probe.answer)
+    return found
 
 
 def _span_at(text: Text, start: int, number: int, count_tokens: Counter_) -> Probe | None:

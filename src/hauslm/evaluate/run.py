@@ -28,16 +28,13 @@ from hauslm.evaluate import (
     verdict,
 )
 from hauslm.evaluate import task as asking
-from hauslm.evaluate.baselines import Baseline, baselines
+from hauslm.evaluate.baselines import Baseline, baselines, sampled
 from hauslm.evaluate.ledger import Ledger, System
 from hauslm.evaluate.measures import Measure, differences, family
 from hauslm.evaluate.systems import Systems, systems
 from hauslm.lm.interface import LanguageModel
 from hauslm.records import Corpus, Evaluation, Run, Said, SystemScore, sentences
 from hauslm.scenario import Scenario
-
-# Documents kept in memory for spans, repeated sentences and terms; a larger corpus is sampled.
-MOST_TRAINING_DOCUMENTS = 1000
 
 
 def evaluate(
@@ -102,7 +99,7 @@ class _Work:
                 next_step=say("Raise documents.test_share, or add documents, and prepare again."),
             )
         leaked = self._leaks(documents, texts, trial)
-        train = inputs.sampled_train(documents, MOST_TRAINING_DOCUMENTS)
+        train = inputs.sampled_train(documents)
         result = self._task(trial) if trial else None
         measures = list(result.measures) if result else []
         measures += self._language(texts) if settings.bits_per_byte and texts.test else []
@@ -179,6 +176,8 @@ class _Work:
             self.notices.append(
                 say("There are no training items, so no baselines could be fitted.")
             )
+        if (partly := sampled(trial.train)) is not None:
+            self.notices.append(partly)
         golds = [asking.gold(trial.task, i) for i in trial.test]
         given = {name: [a.value for a in found] for name, found in answers.items()}
         given |= {b.name: list(b.answers) for b in made}
@@ -238,7 +237,7 @@ class _Work:
         scores = {s.name: language.term_scores(self.ledger, s, places) for s in self.systems.local}
         first = next(iter(scores.values()))
         bits = Measure("term_bits_per_byte", first.documents, higher_is_better=False)
-        written = Measure("term_written", first.documents)
+        written = Measure("term_written", first.documents, secondary=True)
         chosen = Measure("terminology", first.choice_documents)
         for system, score in scores.items():
             bits.rows[system], written.rows[system] = score.bits, score.written

@@ -102,6 +102,13 @@ def _no_evidence(metric: str, c: Comparison) -> Sentence:
             metric=METRIC_NAMES.get(metric, metric),
             value=c.value,
         )
+    if c.low == c.high == 0:
+        return say(
+            "No demonstrable gain: base and adapter score the same in {metric} on each of {documents:,} "
+            "documents.",
+            metric=METRIC_NAMES.get(metric, metric),
+            documents=c.documents,
+        )
     return say(
         "No demonstrable gain: the adapter changes {metric} by {value:.3f} (95 % interval {low:.3f} to "
         "{high:.3f}, {documents:,} documents; detectable from {detectable:.3f}). {why}",

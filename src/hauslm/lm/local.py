@@ -315,8 +315,9 @@ class LocalModel:
         # Longest first: neighbours in a batch are of similar length, the peak comes at the start.
         order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))
         decoder = self.decoder(min(self.batch_size, max(1, len(requests))))
-        for adapter, prefix in shared_prefixes(requests, prompts):
-            decoder.share_prefix(adapter, prefix)
+        for adapter, prefix, rest in shared_prefixes(requests, prompts):
+            if self._prefix_pays(len(prefix), rest):
+                decoder.share_prefix(adapter, prefix)
         handles = {decoder.admit(requests[i], prompts[i]): i for i in order}
         replies: dict[int, Reply] = {}
         while decoder.pending:
@@ -324,6 +325,18 @@ class LocalModel:
                 if event.reply is not None:
                     replies[handles[event.handle]] = event.reply
         return [replies[i] for i in range(len(requests))]
+
+    def _prefix_pays(self, prefix: int, rest: int) -> bool:
+        """Whether copying `prefix` tokens saves more than it costs rows with `rest` more tokens.
+
+        It saves the matrices of the prefix (2 FLOP per parameter and token). It costs the causal
+        shortcut in attention: with a mask all of `rest` x (prefix + rest) is computed, half of which
+        is not needed (QK and PV, 2 FLOP each per layer and hidden unit).
+        """
+        config = self._model.config.get_text_config()
+        saved = 2 * self._parameters * prefix
+        unit = 2 * config.num_hidden_layers * config.hidden_size
+        return saved > unit * (rest * rest + 2 * rest * prefix)
 
     def stream(self, request: Request) -> Iterator[str | TokenLogprob | Reply]:
         """The answer as it comes: text, log-probabilities if asked for, the reply at the end."""
@@ -514,8 +527,9 @@ class LocalModel:
 
 def shared_prefixes(
     requests: Sequence[Request], prompts: Sequence[list[int]]
-) -> list[tuple[str, list[int]]]:
-    """Per adapter, the token ids with which all its prompts begin, where that pays."""
+) -> list[tuple[str, list[int], int]]:
+    """Per adapter with several prompts, the token ids with which all of them begin, and how many
+    tokens follow on average."""
     groups: dict[str, list[list[int]]] = {}
     for request, ids in zip(requests, prompts, strict=True):
         groups.setdefault(request.adapter, []).append(ids)
@@ -530,5 +544,6 @@ def shared_prefixes(
             length += 1
         length = min(length, min(map(len, group)) - 1)
         if len(group) > 1 and length >= SHARED_PREFIX_TOKENS:
-            shared.append((adapter, low[:length]))
+            rest = sum(map(len, group)) // len(group) - length
+            shared.append((adapter, low[:length], rest))
     return shared

@@ -15,7 +15,6 @@ from typing import Literal
 
 from hauslm.base.errors import UsageError, did_you_mean
 from hauslm.base.progress import Progress
-from hauslm.base.quantity import derived
 from hauslm.base.words import Sentence, say
 from hauslm.estimate.memory import inference_memory
 from hauslm.estimate.money import electricity_price
@@ -260,13 +259,15 @@ def _serving(
         InferenceSetup(base.architecture, context, at_once, quantisation=stored)
     )
     fits = memory.peak.value <= machine.usable_gib
-    if fits and room:
-        speed = analysis_throughput(
-            base.architecture, machine.gpu, tokens_in=context - answer, tokens_out=answer,
-            quantisation=stored, concurrency=at_once,
-        ).tokens_per_second  # fmt: skip
-    else:
-        speed = derived(1e-9, "tokens/s", "does not fit", 0.0, 1e-9)
+    speed = analysis_throughput(
+        base.architecture,
+        machine.gpu,
+        tokens_in=context - answer,
+        tokens_out=answer,
+        quantisation=stored,
+        concurrency=at_once,
+        even_if_too_large=True,
+    ).tokens_per_second
     settings = {
         "method": by_user("inference"),
         "quantisation": Chosen(stored_as(stored), say("Nothing is rounded.") if stored == "none" else say("Given by you.")),

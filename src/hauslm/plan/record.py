@@ -72,11 +72,15 @@ def record(o: Outcome) -> Plan:
     energy = energy_kwh(hours, power(o.machine, o.host_power))
     # Rent includes the provider's electricity.
     cost = rental_cost(hours, o.rent) if o.rent else energy_cost(energy, o.price_per_kwh)
+    notices = [*o.subject.notices, *o.notices]
+    table = fits_table(o.memory.peak, o.machine)
+    if not table[o.machine.id]:
+        notices.append(say("Speed, time, energy and cost are those of a card with enough memory."))
     return Plan(
         model=o.subject.id,
         method=o.method,
         memory=o.memory.memory,
-        fits=fits_table(o.memory.peak, o.machine),
+        fits=table,
         margin=Said.of(margin(o.memory.peak, o.machine)),
         settings={
             k: Setting(value=c.value, reason=Said.of(c.reason)) for k, c in o.settings.items()
@@ -88,7 +92,7 @@ def record(o: Outcome) -> Plan:
         evidence=o.evidence,
         suggestions=sentences(list(o.suggestions)),
         candidates=tuple(_candidate(p) for p in _shown(o.candidates)),
-        notices=sentences([*o.subject.notices, *o.notices]),
+        notices=sentences(notices),
     )
 
 

@@ -118,7 +118,7 @@ def length_reason(
     if median_tokens is None:
         return say("A usual length; your documents have not been counted yet.")
     return say(
-        "Half of your documents have up to {median:,} tokens; longer sequences than this cost more "
+        "The median of your documents is about {median:,} tokens; longer sequences than this cost more "
         "than a quarter of the speed on this machine or bring nothing. Longer documents are split.",
         median=median_tokens,
     )

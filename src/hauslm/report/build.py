@@ -151,3 +151,11 @@ def _plain(w: Writer) -> str:
     stream = io.StringIO()
     Console(file=stream, width=110, highlight=False).print(terminal.renderable(w.blocks))
     return stream.getvalue()
+
+
+def fragment(record: Record, language: str) -> str:
+    """One record's chapter as HTML without a page around it, with its sources."""
+    w = Writer(language)
+    CHAPTERS[record.name](w, record)
+    w.source_list()
+    return html.fragment(w.blocks, words_of(language))

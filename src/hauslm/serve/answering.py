@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from hauslm.base.words import say
+from hauslm.base.words import Sentence, say
 from hauslm.lm.interface import Reply, Usage
 from hauslm.lm.schema import parse
 from hauslm.serve.engine import Closing, Engine, Job, Piece, QueueFull
@@ -28,16 +29,43 @@ class ClientGone(Exception):
     """Nobody is listening any more."""
 
 
+Item = tuple[int, Piece | Exception]
+
+
+class Mailbox:
+    """Carries pieces from the engine's thread into the event loop: one wake-up for all that a step
+    brought, where a wake-up per piece would cost more than the piece. Made inside the loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._posted: deque[tuple[asyncio.Queue[Item], Item]] = deque()
+        self._woken = False
+
+    def post(self, inbox: asyncio.Queue[Item], item: Item) -> None:
+        """From any thread."""
+        self._posted.append((inbox, item))
+        if not self._woken:
+            self._woken = True
+            with suppress(RuntimeError):  # the loop is closed: nobody is there to read it
+                self._loop.call_soon_threadsafe(self._hand_out)
+
+    def _hand_out(self) -> None:
+        self._woken = False  # first, so that what is posted from here on wakes us again
+        while self._posted:
+            inbox, item = self._posted.popleft()
+            inbox.put_nowait(item)
+
+
 class Answering:
     """The answers to one `Ask`, on their way. Made inside the event loop; 429 if it is full."""
 
-    def __init__(self, engine: Engine, ask: Ask, timeout_s: float) -> None:
+    def __init__(self, engine: Engine, mailbox: Mailbox, ask: Ask, timeout_s: float) -> None:
         self._engine = engine
+        self._mailbox = mailbox
         self._ask = ask
         self._timeout_s = timeout_s
-        self._loop = asyncio.get_running_loop()
-        self._ends = self._loop.time() + timeout_s
-        self._inbox: asyncio.Queue[tuple[int, Piece | Exception]] = asyncio.Queue()
+        self._ends = asyncio.get_running_loop().time() + timeout_s
+        self._inbox: asyncio.Queue[Item] = asyncio.Queue()
         self._jobs = [
             Job(request, self._deliver_to(i), streams=ask.stream)
             for i, request in enumerate(ask.requests)
@@ -51,11 +79,7 @@ class Answering:
             raise stopping() from closing
 
     def _deliver_to(self, index: int) -> Callable[[Piece | Exception], None]:
-        def deliver(item: Piece | Exception) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody is there to read it
-                self._loop.call_soon_threadsafe(self._inbox.put_nowait, (index, item))
-
-        return deliver
+        return lambda item: self._mailbox.post(self._inbox, (index, item))
 
     @property
     def finished(self) -> bool:
@@ -89,13 +113,12 @@ class Answering:
 
     def _check(self, reply: Reply) -> None:
         """What should obey a schema is looked at again; cut-off answers say `length` themselves."""
+        reason: Sentence | str = ""
         if reply.finish_reason == "error":
-            reason = ""
+            reason = say("it was broken off")
         elif self._ask.checked_schema is not None and reply.finish_reason == "stop":
             _, reason = parse(reply.text, self._ask.checked_schema)
-            if not reason:
-                return
-        else:
+        if not reason:
             return
         raise ApiError(
             500,

@@ -92,6 +92,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        room.mailbox = answering.Mailbox()
         room.engine.start()
         yield
         await run_in_threadpool(room.engine.close)
@@ -221,6 +222,7 @@ class _Room:
         self.model = model
         self.metrics = server_metrics()
         self.engine = Engine(model, self.metrics, max_queue=max_queue, batch_size=batch_size)
+        self.mailbox: answering.Mailbox | None = None  # made when the event loop runs
         self._request_timeout_s = request_timeout_s
         self._body_timeout_s = body_timeout_s
         self._max_body_bytes = max_body_bytes
@@ -313,7 +315,9 @@ class _Room:
             )
         adapter = self._adapter_of(ask.model)
         ready = await run_in_threadpool(self._ready, ask, adapter)
-        under_way = answering.Answering(self.engine, ready, self._request_timeout_s)
+        if self.mailbox is None:
+            raise answering.stopping()  # the lifespan has not begun
+        under_way = answering.Answering(self.engine, self.mailbox, ready, self._request_timeout_s)
         shape = Shape(ready, self._fingerprint)
         streaming = False
         try:

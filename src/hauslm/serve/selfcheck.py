@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hauslm.base.errors import RefusedError
-from hauslm.base.words import say
+from hauslm.base.words import Sentence, say
 from hauslm.lm.interface import BASE, LanguageModel, Reply, Request
 
 PROMPT = "The results of this study show that the method is"
@@ -29,15 +29,30 @@ def check(model: LanguageModel, only: str | None = None) -> None:
     alone = {name: _fingerprints(model, [name])[0] for name in names}
     for name in names[1:]:
         if alone[name] == alone[BASE]:
-            raise _refused(name, "=", BASE)
+            raise _refused(
+                say("The adapter '{name}' changes nothing: it answers as the base does.", name=name)
+            )
     # Each twice, in an order in which every one has other neighbours.
     order = [*names, *reversed(names)]
     for name, mixed in zip(order, _fingerprints(model, order), strict=True):
         own = distance(mixed, alone[name])
         nearest = min(names, key=lambda n: distance(mixed, alone[n]))
         closer = distance(mixed, alone[nearest]) < own / 2
-        if own > TOLERANCE_NATS or closer:
-            raise _refused(name, f"Δ {own:.3g}", nearest if closer else "?")
+        if closer:
+            raise _refused(
+                say(
+                    "In a mixed batch '{name}' answers as '{other}' does.", name=name, other=nearest
+                )
+            )
+        if own > TOLERANCE_NATS:
+            raise _refused(
+                say(
+                    "In a mixed batch '{name}' does not answer as it does alone "
+                    "(log-probabilities differ by {difference}).",
+                    name=name,
+                    difference=f"{own:.3g}",
+                )
+            )
 
 
 def _fingerprints(model: LanguageModel, adapters: Sequence[str]) -> list[Fingerprint]:
@@ -62,14 +77,9 @@ def distance(a: Fingerprint, b: Fingerprint) -> float:
     return max(abs(a[t] - b[t]) for t in shared)
 
 
-def _refused(name: str, difference: str, other: str) -> RefusedError:
+def _refused(what: Sentence) -> RefusedError:
     return RefusedError(
         "H856",
-        say(
-            "The model '{name}' does not answer as it should ({difference} {other}).",
-            name=name,
-            difference=difference,
-            other=other,
-        ),
+        what,
         next_step=say("Train or fetch the adapter again; nothing is served like this."),
     )

@@ -304,7 +304,7 @@ class Leg:
         scheduler.load_state_dict(saved.state["scheduler"])
         state.global_step = self.start
 
-    def after_step(self, step: int, rate: float, seconds: float) -> bool:
+    def after_step(self, step: int, rate: float, seconds: float, cpu_seconds: float) -> bool:
         """Measure, watch, validate, seal. False: stop here."""
         self.step = step
         figures, total = self.trainer.figures, self.schedule.steps
@@ -322,6 +322,7 @@ class Leg:
             "gradient_norm": figures.gradient_norm,
             "tokens": self.meter.tokens,
             "tokens_per_second": round(figures.tokens / seconds, 1),
+            "cpu_seconds": round(cpu_seconds, 4),  # of this step, all threads
             "seconds": round(self.meter.seconds, 3),
         }
         last = step >= total

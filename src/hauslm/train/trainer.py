@@ -315,23 +315,24 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def __init__(
         self,
         begin: Callable[[Any, Any, Any], None],
-        after_step: Callable[[int, float, float], bool],
+        after_step: Callable[[int, float, float, float], bool],
     ) -> None:
         self._begin = begin
         self._after_step = after_step
-        self._started = 0.0
+        self._started = self._cpu_started = 0.0
         self._rate = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._begin(state, kwargs["optimizer"], kwargs["lr_scheduler"])
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._started = time.perf_counter()
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._rate = float(kwargs["optimizer"].param_groups[0]["lr"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         seconds = time.perf_counter() - self._started
-        if not self._after_step(state.global_step, self._rate, seconds):
+        cpu_seconds = time.process_time() - self._cpu_started
+        if not self._after_step(state.global_step, self._rate, seconds, cpu_seconds):
             control.should_training_stop = True

@@ -1,1 +1,1 @@
-"""Room; see the modules inside."""
+"""The same stages as pages, on this machine only. `app.py` has the routes, `jobs.py` the running stage."""
