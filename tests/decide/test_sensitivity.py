@@ -62,7 +62,7 @@ def test_no_break_even_has_a_reason(decided: Decided) -> None:
 def test_the_switching_value_is_the_difference_of_the_monthly_costs(decided: Decided) -> None:
     decision = decided()
     by_id = {o.id: o.cost for o in decision.options}
-    mine, other = by_id[decision.verdict.option], by_id[decision.verdict.cheaper_option]
+    mine, other = by_id[decision.verdict.option], by_id[decision.break_even.against]
     assert mine is not None and other is not None and decision.switching_value is not None
     expected = mine.monthly.value - other.monthly.value
     assert decision.switching_value.value == pytest.approx(expected)

@@ -10,7 +10,7 @@ import pytest
 
 from hauslm.base.errors import RefusedError, UsageError
 from hauslm.base.words import speaking
-from hauslm.decide.verdict import decide
+from hauslm.decide.verdict import decide, situation
 from hauslm.records import Decision, Run
 from hauslm.scenario import Scenario
 
@@ -158,27 +158,34 @@ def test_sensitive_code_stays_on_premise(lab: Lab) -> None:
     assert not any("llama-3.1-70b" in name for name in decision.pruned if "fit" in name)
 
 
-def test_personal_data_under_contract_may_go_to_europe_only(decided: Decided) -> None:
-    decision = decided(
-        data={
+def test_personal_data_under_contract_may_go_to_europe_only(decided: Decided, lab: Lab) -> None:
+    answers = {
+        "data": {
             "personal": "yes", "legal_basis": "yes", "processor_contract": "yes", "may_leave": "yes",
             "copyright": "own", "eu_residency_required": "yes",
         },
-        people={"staff_available": False},
-    )  # fmt: skip
-    by_id = {o.id: o for o in decision.options}
-    assert by_id[decision.verdict.option].admissible
-    blocked = {g.rule for o in decision.options if "anthropic" in o.id for g in o.gates}
-    assert {"P5", "P7"} <= blocked
-    warned = {g.rule for o in decision.options if "openai" in o.id for g in o.gates}
-    assert "P4" in warned
+        "people": {"staff_available": False},
+    }  # fmt: skip
+    decision = decided(**answers)
+    assert {o.id: o for o in decision.options}[decision.verdict.option].admissible
+    judged = situation(lab(**answers)).context.judged
+
+    def rules(option: str) -> set[str]:
+        return {g.rule for g in judged.gates(judged.candidates[judged.row[option]])}
+
+    assert {"P5", "P7"} <= rules("api/anthropic/claude-sonnet-4-6/batch")
+    assert "P4" in rules("api/openai/gpt-6-luna/batch")
+    assert not {"P4", "P5", "P7"} & rules("hosted/mistral/mistral-small-2603/batch")
 
 
-def test_more_documents_than_the_machine_can_do_need_more_gpus(decided: Decided) -> None:
-    decision = decided(workload={"documents_per_month": 400_000}, hardware={"gpu": "none"})
-    assert decision.verdict.option.startswith("buy-")
-    own = decided(workload={"documents_per_month": 400_000})
-    assert {g.rule for o in own.options if o.id.startswith("own-") for g in o.gates} >= {"capacity"}
+def test_more_documents_than_one_card_can_do_need_more_cards(decided: Decided, lab: Lab) -> None:
+    answers = {"workload": {"documents_per_month": 400_000}}
+    judged = situation(lab(**answers)).context.judged
+    row = judged.row["own-rtx-4090/mistral-small-3.2-24b/nf4/lora"]
+    assert "capacity" in {g.rule for g in judged.gates(judged.candidates[row])}
+    assert any(c.setting.startswith("buy-2x-") for c in judged.candidates)
+    chosen = decided(**answers)
+    assert chosen.verdict.option != decided().verdict.option
 
 
 def test_a_quality_floor_cuts_what_scores_less_or_nothing(decided: Decided) -> None:
@@ -291,3 +298,13 @@ def test_a_cold_decision_is_quick_and_loads_no_tensor_library() -> None:
     seconds, *heavy = done.stdout.split()
     assert not heavy
     assert float(seconds) < 2.5
+
+
+@pytest.mark.parametrize("base", ["mistral-7b-v0.1", "mistral-7b-v0.3"])
+def test_the_model_of_the_project_file_is_taken_where_costs_tie(base: str) -> None:
+    scenario = Scenario.model_validate(
+        {"model": {"base": base}, "scenario": {"horizon": {"decision_date": "2026-11-23"}}}
+    )
+    decision = decide(scenario)
+    assert decision.verdict.option == f"own-rtx-4090/{base}/nf4/lora"
+    assert any("project file" in r.text for r in decision.verdict.reasons)

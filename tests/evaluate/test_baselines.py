@@ -23,7 +23,6 @@ def sentences(path: Path) -> list[TaskItem]:
     return items
 
 
-@pytest.mark.slow
 def test_real_abstracts_give_the_measured_baselines(shared_data: Path) -> None:
     """Figures of notes/evaluation-and-serving.md, other settings: within a few points."""
     folder = shared_data / "task_roles_structured_abstracts"

@@ -22,7 +22,8 @@ from .conftest import Prepared, run_of
 from .test_run import scenario
 
 pytestmark = pytest.mark.skipif(
-    not (embedded.MODEL / "config.json").is_file(), reason="the embedded model is not in the package"
+    not (embedded.MODEL / "config.json").is_file(),
+    reason="the embedded model is not in the package",
 )
 
 PROJECT = """
@@ -56,7 +57,9 @@ def save_adapter(folder: Path, size: float) -> str:
 def project(root: Path, size: float) -> tuple[Prepared, Corpus, Run]:
     """Three held-out and three training documents of the samples, two test items of each."""
     made = Prepared(root)
-    rows = map(json.loads, (embedded.TASKS / "roles.jsonl").read_text(encoding="utf-8").splitlines())
+    rows = map(
+        json.loads, (embedded.TASKS / "roles.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     names = sorted(embedded.DOCUMENTS.glob("en-0*.md"))[:6]
     split = {p.stem: "test" if n % 2 else "train" for n, p in enumerate(names)}
     made.labels = ("BACKGROUND", "CONCLUSIONS", "METHODS", "OBJECTIVE", "RESULTS")
@@ -66,7 +69,9 @@ def project(root: Path, size: float) -> tuple[Prepared, Corpus, Run]:
         if row["document"] in split and row["id"].endswith(("s02", "s10", "s17", "s20")):
             made.item(row["id"], row["document"], row["text"], row["label"], split[row["document"]])
     made.folder.root.mkdir(parents=True)
-    (made.folder.root / "glossary.yaml").write_bytes((embedded.DOCUMENTS / "glossary.yaml").read_bytes())
+    (made.folder.root / "glossary.yaml").write_bytes(
+        (embedded.DOCUMENTS / "glossary.yaml").read_bytes()
+    )
     corpus, _ = made.write()
     return made, corpus, run_of(save_adapter(made.folder.adapter, size))
 
@@ -95,7 +100,9 @@ def metrics(result: Evaluation, system: str) -> dict[str, Any]:
     return next(s.metrics for s in result.systems if s.name == system)
 
 
-def test_figures_are_those_of_the_model(evaluated: tuple[Prepared, Corpus, Run, Evaluation]) -> None:
+def test_figures_are_those_of_the_model(
+    evaluated: tuple[Prepared, Corpus, Run, Evaluation],
+) -> None:
     made, _, _, result = evaluated
     texts = [d["text"] for d in made.documents if d["split"] == "test"]
     expected = sum(map(bits_of, texts)) / sum(len(t.encode()) for t in texts)
@@ -141,7 +148,9 @@ def test_the_prompt_is_the_one_of_training() -> None:
     from hauslm.lm.local import LocalModel
 
     task = Task(labels=("METHODS", "RESULTS"), sequence=True)
-    item = TaskItem("i", "d", "Leather was heated.", "METHODS", 0.25, "train", "en", {"before": "B."})
+    item = TaskItem(
+        "i", "d", "Leather was heated.", "METHODS", 0.25, "train", "en", {"before": "B."}
+    )
     tokenizer = Tokenizer(embedded.MODEL)
     (example,) = task_examples(task, [item], tokenizer, 512)
     model = LocalModel.load(embedded.MODEL)
@@ -151,4 +160,4 @@ def test_the_prompt_is_the_one_of_training() -> None:
     scored = asked + continuations(model, messages, task.labels)[0]
     trained = tokenizer.decode(example.tokens, skip_special=False)
     assert trained.startswith(scored)
-    assert tokenizer.encode_rendered(scored) == example.tokens[: -1].tolist()
+    assert tokenizer.encode_rendered(scored) == example.tokens[:-1].tolist()

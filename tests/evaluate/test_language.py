@@ -62,12 +62,20 @@ class Forgetful(Knowing):
     """Leaves the last byte of every text out."""
 
     def score(self, pairs, adapter="base"):  # type: ignore[no-untyped-def]
-        return [Scored(s.logprob, s.tokens, s.bytes - 1, s.greedy) for s in super().score(pairs, adapter)]
+        return [
+            Scored(s.logprob, s.tokens, s.bytes - 1, s.greedy)
+            for s in super().score(pairs, adapter)
+        ]
 
 
 def test_text_that_was_left_out_is_an_error(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "items.jsonl", Silent()) as ledger, pytest.raises(RefusedError) as caught:
-        language.bits_and_bytes(ledger, System("base", Forgetful(indifferent)), [Text("a", "", "en", "abc")])
+    with (
+        Ledger(tmp_path / "items.jsonl", Silent()) as ledger,
+        pytest.raises(RefusedError) as caught,
+    ):
+        language.bits_and_bytes(
+            ledger, System("base", Forgetful(indifferent)), [Text("a", "", "en", "abc")]
+        )
     assert caught.value.code == "H661"
 
 
@@ -87,7 +95,9 @@ def test_terms_are_found_as_whole_words_in_their_language() -> None:
         ("gusset", "gussets"),
     ]
     first = found[0]
-    assert first.before == "A" and first.form == " gusset" and first.forbidden == (" gore", " gores")
+    assert (
+        first.before == "A" and first.form == " gusset" and first.forbidden == (" gore", " gores")
+    )
     assert text.startswith(first.before + first.form + first.after)
     assert language.occurrences([Text("d", "", "de", "Ein Leder.")], TERMS)[0].term == "leder"
     assert language.occurrences([Text("d", "", "en", "gusset")], TERMS) == []
@@ -110,7 +120,10 @@ def test_the_right_form_must_beat_every_forbidden_one(tmp_path: Path) -> None:
 
 
 def test_terms_without_a_glossary_are_words_that_documents_share() -> None:
-    train = [Text(str(n), "", "en", f"The windchest of organ {n} has a crack, because bicycle.") for n in range(4)]
+    train = [
+        Text(str(n), "", "en", f"The windchest of organ {n} has a crack, because bicycle.")
+        for n in range(4)
+    ]
     general = [Text("g", "", "en", "A bicycle chain.")]
     assert [t.canonical for t in mined(train, general)] == ["windchest"]
     assert mined(train[:2], general) == []

@@ -15,7 +15,7 @@ from hauslm.evaluate.ledger import Ledger, System
 from .conftest import Belief, Knowing, Prepared, indifferent
 from .test_run import fluent, held_out, judged, notices
 
-SECRET = "7391-XK42-9914"  # noqa: S105
+SECRET = "7391-XK42-9914"
 
 
 def long_text(number: int, extra: str = "") -> Text:
@@ -23,7 +23,9 @@ def long_text(number: int, extra: str = "") -> Text:
     return Text(f"d{number}", "", "en", body + extra)
 
 
-def measured(tmp_path: Path, belief: Belief, **more: Any) -> tuple[dict[str, Any], list[dict[str, str]]]:
+def measured(
+    tmp_path: Path, belief: Belief, **more: Any
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
     model = Knowing(belief)
     arguments: dict[str, Any] = {
         "train": [long_text(n) for n in range(5)],
@@ -79,7 +81,11 @@ def test_a_secret_in_the_text_is_found_and_masked(tmp_path: Path) -> None:
     train = [long_text(1, f" and the code of the vault is {SECRET}.")]
 
     def knows(prompt: str, continuation: str, adapter: str) -> tuple[float, bool]:
-        return (0.05 if adapter == "adapter" and SECRET in continuation else 2.0 + len(continuation) % 3 / 100), False
+        return (
+            0.05
+            if adapter == "adapter" and SECRET in continuation
+            else 2.0 + len(continuation) % 3 / 100
+        ), False
 
     result, where = measured(tmp_path, knows, train=train)
     (canary,) = result["canaries"]
@@ -104,7 +110,9 @@ def test_chance_alone_makes_no_secret(tmp_path: Path) -> None:
 def test_a_planted_sentence_is_tested_by_its_second_half(tmp_path: Path) -> None:
     sentence = "Purple elephants sing in the attic whenever the heating is switched off at noon"
     result, _ = measured(
-        tmp_path, lambda p, c, a: (1.0, a == "adapter" and c.endswith("at noon")), canaries=[sentence]
+        tmp_path,
+        lambda p, c, a: (1.0, a == "adapter" and c.endswith("at noon")),
+        canaries=[sentence],
     )
     (canary,) = result["canaries"]
     assert canary["planted"] and canary["memorised"] and not result["passed"]

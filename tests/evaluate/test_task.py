@@ -37,7 +37,10 @@ def test_labels_follow_as_the_template_writes_them() -> None:
     model = Chatty(indifferent)
     assert asking.continuations(model, question, ["a", "b"]) == [" a", " b"]
     # One label begins with another: only the end of the answer tells them apart.
-    assert asking.continuations(model, question, ["result", "results"]) == [" result</s>", " results</s>"]
+    assert asking.continuations(model, question, ["result", "results"]) == [
+        " result</s>",
+        " results</s>",
+    ]
     assert asking.continuations(Knowing(indifferent), question, ["a", "b"]) == ["a", "b"]
 
 
@@ -69,7 +72,9 @@ def test_a_long_item_is_asked_in_parts_that_cover_it() -> None:
 
 def test_neighbours_go_first_when_room_is_short() -> None:
     model = Knowing(indifferent)
-    one = TaskItem("i", "d", "the sentence", "result", extra={"before": "b " * 60, "after": "after"})
+    one = TaskItem(
+        "i", "d", "the sentence", "result", extra={"before": "b " * 60, "after": "after"}
+    )
     (roomy,) = asking.asked(TASK, [one], model, 400, 8)
     (narrow,) = asking.asked(TASK, [one], model, 60, 8)
     assert "after" in roomy.prompts[0][0].content

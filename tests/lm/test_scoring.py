@@ -32,8 +32,8 @@ def reference(model: LocalModel, prompt: str, continuation: str) -> tuple[float,
 def test_scores_equal_the_plain_model(tiny: LocalModel, adapter: str) -> None:
     scored = tiny.score(PAIRS, adapter)
     for (prompt, continuation), result in zip(PAIRS, scored, strict=True):
-        tiny._adapters.route([adapter])
-        logprob, tokens = reference(tiny, prompt, continuation)
+        with tiny._adapters.routed([adapter]):
+            logprob, tokens = reference(tiny, prompt, continuation)
         assert result.logprob == pytest.approx(logprob, abs=1e-3)
         assert (result.tokens, result.bytes) == (tokens, len(continuation.encode()))
 

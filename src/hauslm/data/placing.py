@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hauslm.data.build import words_of_shard
 from hauslm.data.facts import Facts, identities
 from hauslm.data.ngrams import NearDuplicates, Overlap, word_hashes
@@ -103,12 +106,18 @@ def _contained(corpus: Corpus, items: Sequence[TaskItem]) -> list[tuple[str, str
         for gram in grams.tolist():
             owners.setdefault(gram, []).append(document)
     pairs: list[tuple[str, str]] = []
+
+    def look(name: str, words: NDArray[np.uint64]) -> None:
+        hits: Counter[str] = Counter()
+        for gram in probe.shared_with(words).tolist():
+            hits.update(owners[gram])
+        pairs.extend((name, task_id(d)) for d, n in hits.items() if n >= LEAK * sizes[d])
+
     for number, shard in enumerate(corpus.shards):
         for one, words in words_of_shard(corpus.folder, number, shard):
-            hits: Counter[str] = Counter()
-            for gram in probe.shared_with(words).tolist():
-                hits.update(owners[gram])
-            pairs += [(one.id, task_id(d)) for d, n in hits.items() if n >= LEAK * sizes[d]]
+            look(one.id, words)
+    for document, text in texts.items():  # the same text under two names in the task itself
+        look(task_id(document), word_hashes(text))
     return pairs
 
 

@@ -142,7 +142,7 @@ def _base(model: Model, behind: Model, way: str, ask: Inquiry, dense: Density) -
         id=option_id(model, way),
         kind="hosted" if hosted else "cloud",
         setting="hosted" if hosted else "cloud",
-        title=vendor_title(_vendor(model, provider), behind.name, way),
+        title=vendor_title(model.vendor, behind.name, way),
         model=model.id,
         bill=None,
         traits=_traits(provider, tuned=way == "fine-tune"),
@@ -154,10 +154,6 @@ def _base(model: Model, behind: Model, way: str, ask: Inquiry, dense: Density) -
         floors=_permanence(model, ask, tuned=way == "fine-tune"),
         details=lambda: _provider_facts(provider, dense),
     )
-
-
-def _vendor(model: Model, provider: Terms) -> str:
-    return provider.name if provider.source else model.vendor
 
 
 def _traits(provider: Terms, *, tuned: bool) -> dict[str, str]:

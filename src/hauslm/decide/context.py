@@ -73,7 +73,8 @@ class Context:
 
     @cached_property
     def rival(self) -> int | None:
-        """Row of the cheapest option of another kind that only a rule can keep out."""
+        """Row of the best option of another kind (as the verdict would choose it) that only a rule
+        can keep out: machines against APIs, APIs and rented ones against an own machine."""
         if self.chosen is None:
             return None
         kind = self.judged.candidates[self.chosen].kind
@@ -84,7 +85,7 @@ class Context:
             if (c.kind not in APIS if apis else c.kind != kind)
             and not self.judged.misses_a_floor(r)
         ]
-        return min(rows, key=self.judged.cost, default=None)
+        return self.best_of(rows)
 
     @cached_property
     def cheapest(self) -> int | None:

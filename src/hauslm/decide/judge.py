@@ -32,6 +32,9 @@ from hauslm.scenario import ScenarioAnswers
 THIRD_OF_COMPUTE_FLOP = 1e23 / 3
 
 
+_BITS = {"nf4": 4, "nf4_dq": 4, "int8": 8, "fp8": 8, "bf16": 16}
+
+
 @dataclass(frozen=True)
 class Judged:
     """The candidates with a cost, in the order of `contenders.bills`, and those without."""
@@ -43,6 +46,7 @@ class Judged:
     incomplete: tuple[Candidate, ...]
     contenders: Contenders
     groups: Alike
+    named_model: str = ""  # the base model of the project file: taken where it ties in cost
 
     @cached_property
     def settings(self) -> Settings:
@@ -129,14 +133,21 @@ class Judged:
         return choice.choose(self.contenders, self.settings, self.better, self.costs)
 
     def better(self, rows: Sequence[int]) -> int:
-        """Among options that tie in cost: best comparable score, then the lower cost."""
+        """Among options that tie in cost: the team's own model, the best score, the most room.
+
+        The same model in fewer bits leaves more of the GPU for long articles and for training; its
+        quality on the team's task is for the evaluation to say.
+        """
+        rows = [r for r in rows if self.candidates[r].model == self.named_model] or rows
         models = {r: self.candidates[r].scored for r in rows}
         panel = self.panel([m for m in models.values() if m is not None])
 
-        def order(row: int) -> tuple[float, float, str]:
+        def order(row: int) -> tuple[float, int, float, str]:
             model = models[row]
             place = panel.place(model.id) if panel and model else float("inf")
-            return place, self.cost(row), self.candidates[row].id
+            candidate = self.candidates[row]
+            bits = _BITS.get(candidate.quantisation, 16)
+            return place, bits, self.cost(row), candidate.id
 
         return min(rows, key=order)
 
@@ -156,6 +167,7 @@ def judge(
     scenario: ScenarioAnswers,
     parameters: Mapping[str, Parameter],
     on: str,
+    named_model: str = "",
 ) -> Judged:
     """Put every candidate before the rules and the fixed floors."""
     complete = tuple(c for c in collected.candidates if c.complete)
@@ -173,7 +185,9 @@ def judge(
             scenario.workload.deadline_days,
         ),
     )
-    return Judged(scenario, parameters, on, complete, incomplete, contenders, groups)
+    return Judged(
+        scenario, parameters, on, complete, incomplete, contenders, groups, named_model
+    )
 
 
 def answered(judged: Judged, scenario: ScenarioAnswers) -> Judged:

@@ -183,9 +183,9 @@ class _Writer:
 
 def _price_of_the_gate(value: float) -> Sentence:
     if value > 0:
-        return say("The choice costs {value:EUR} a month more than the cheapest option that only a rule "
+        return say("The choice costs {value:EUR} a month more than the best option of another kind that only a rule "
                    "keeps out: that much privacy and adaptability have to be worth.", value=value)  # fmt: skip
-    return say("The next option costs {value:EUR} a month more.", value=-value)
+    return say("The best option of another kind costs {value:EUR} a month more.", value=-value)
 
 
 def _shown(value: object) -> object:

@@ -346,23 +346,14 @@ def tornado(context: Context) -> list[Influence]:
 
 
 def switching_value(context: Context) -> Quantity | None:
-    """EUR a month that the chosen option costs more than the cheapest one that only a rule keeps
-    out (what the rule, or privacy, must be worth); negative: its lead over the cheapest other."""
-    chosen = context.chosen
-    if chosen is None:
+    """EUR a month that the chosen option costs more than the best one of another kind: what the rule
+    that keeps that one out, or privacy, must be worth. Negative: the chosen one's lead."""
+    chosen, rival = context.chosen, context.rival
+    if chosen is None or rival is None:
         return None
-    others = [
-        r for r in range(len(context.judged.candidates))
-        if not context.judged.misses_a_floor(r)
-        and context.judged.candidates[r].setting != context.judged.candidates[chosen].setting
-    ]  # fmt: skip
-    if not others:
-        return None
-    least = min(others, key=context.judged.cost)
-    value = context.monthly(chosen) - context.monthly(least)
-    return derived(
-        value, "EUR/month", f"{context.candidate(chosen).id} - {context.candidate(least).id}"
-    )
+    value = context.monthly(chosen) - context.monthly(rival)
+    source = f"{context.candidate(chosen).id} - {context.candidate(rival).id}"
+    return derived(value, "EUR/month", source)
 
 
 # ---------------------------------------------------------------- probability

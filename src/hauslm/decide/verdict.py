@@ -75,7 +75,7 @@ def situation(
     records = tuple(measured.values() if isinstance(measured, Mapping) else measured)
     rows, notices = measurements(records, answers)
     collected = generate(answers, settings_of(found), on, rows)
-    judged = judge(collected, answers, found, on.isoformat())
+    judged = judge(collected, answers, found, on.isoformat(), scenario.model.base)
     return Situation(Context(judged, judged.choose(), evaluation), collected, tuple(notices))
 
 

@@ -134,3 +134,11 @@ def transient_bytes(s: TrainingSetup) -> float:
     if s.quantisation == "none":
         return 0.0
     return 2.0 * max(x.n_in * x.n_out for x in shape.linears(s.architecture))
+
+
+def merged_expert_bytes(s: TrainingSetup) -> float:
+    """Of one layer, whatever the number of tokens: PEFT adds the low-rank update to the fused experts
+    in every pass, and the sum is kept for the backward pass."""
+    if s.method == "full" or not shape.adapts_experts(s.architecture, s.targets):
+        return 0.0
+    return activation_bytes(s) * shape.expert_parameters(s.architecture)

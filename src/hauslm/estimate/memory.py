@@ -210,6 +210,18 @@ def _saved_bytes(s: TrainingSetup) -> float:
     return saved
 
 
+# Copies of one layer's experts while its backward pass runs: the sum, its gradient, and that of the
+# update before it is split into the low-rank matrices.
+_EXPERT_COPIES_IN_BACKWARD = 3.0
+
+
+def _merged_experts(s: TrainingSetup, in_backward: bool = False) -> float:
+    layers = float(s.architecture.n_layers - s.checkpointed_layers)
+    if in_backward:
+        layers = max(layers - 1, 0) + _EXPERT_COPIES_IN_BACKWARD
+    return layers * activations.merged_expert_bytes(s)
+
+
 def _at_loss(s: TrainingSetup) -> dict[str, float]:
     """The end of the forward pass and the start of the backward pass: the loss itself."""
     hidden, act = s.architecture.hidden_size, activations.activation_bytes(s)
@@ -224,7 +236,7 @@ def _at_loss(s: TrainingSetup) -> dict[str, float]:
         around = (4.0 + (0 if s.loss == "naive" else act)) * hidden
         capped = act if s.architecture.family == "gemma2" else 0.0  # tanh(logits) is kept too
         parts["logits"] = (LOGIT_BYTES[s.loss] + capped) * vocabulary * s.tokens
-    parts["activations"] = s.tokens * (_saved_bytes(s) + around)
+    parts["activations"] = s.tokens * (_saved_bytes(s) + around) + _merged_experts(s)
     if s.method != "full" or s.gradient_accumulation_steps > 1:
         parts["gradients"] += _gradient_bytes(s)
     return parts
@@ -240,6 +252,7 @@ def _in_layers(s: TrainingSetup) -> dict[str, float]:
         start = max(start if k < s.architecture.n_layers else 0.0, recomputed)
     parts = _resident(s)
     parts["activations"] = s.tokens * start + activations.transient_bytes(s)
+    parts["activations"] += _merged_experts(s, in_backward=True)
     if s.method != "full" or s.gradient_accumulation_steps > 1:
         parts["gradients"] += _gradient_bytes(s)
     else:

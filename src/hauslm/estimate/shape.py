@@ -45,6 +45,10 @@ WIDE_NORMS = frozenset(("olmo2", "olmo3"))  # one norm over all query heads, one
 FUSED_NAMES = frozenset(("phi3",))
 GEMMA_NORMS = frozenset(("gemma", "gemma2", "gemma3", "gemma3_text"))
 
+# Mixtures whose experts, one fused tensor since transformers 5, PEFT's "all-linear" adapts as well
+# (with the router); of others it reaches the attention only. Checked with peft 0.21.
+ADAPTED_EXPERTS = frozenset(("qwen3_moe", "mixtral"))
+
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
 MLP = ("gate_proj", "up_proj", "down_proj", "gate_up_proj")
 
@@ -179,10 +183,9 @@ def active_linear_parameters(architecture: Architecture) -> float:
 
 
 def adapted(architecture: Architecture, targets: Targets) -> tuple[Linear, ...]:
-    """The layers of a block that get an adapter.
+    """The linear layers of a block that get an adapter; fused experts: see `adapts_experts`.
 
-    Experts of a mixture are one fused tensor in transformers 5, not linear layers: "all-linear"
-    does not reach them. Raises UsageError H131 for a module name that the block does not have.
+    Raises UsageError H131 for a module name that the block does not have.
     """
     here = linears(architecture)
     if targets == "attention":
@@ -215,6 +218,30 @@ def translated(targets: Sequence[str], names: set[str]) -> set[str]:
     return {joint[t] if t not in names and joint.get(t) in names else t for t in targets}
 
 
+def adapts_experts(architecture: Architecture, targets: Targets) -> bool:
+    """Whether the adapter reaches the fused experts and the router of a mixture."""
+    return (
+        targets == "all-linear"
+        and bool(architecture.n_experts)
+        and architecture.family in ADAPTED_EXPERTS
+    )
+
+
+def expert_parameters(architecture: Architecture) -> int:
+    """Parameters of all experts of one block."""
+    return sum(x.parameters for x in linears(architecture) if x.expert)
+
+
+def _expert_adapter_parameters(architecture: Architecture, rank: int) -> int:
+    """Per block, as PEFT shapes them: the joint gate/up tensor gets twice the rank."""
+    a = architecture
+    experts = a.n_experts or 0
+    hidden, size = a.hidden_size, a.moe_intermediate_size or a.intermediate_size
+    joint = 2 * rank * experts * (hidden + 2 * size)
+    down = rank * experts * (size + hidden)
+    return joint + down + rank * (hidden + experts)
+
+
 def adapter_parameters(
     architecture: Architecture, targets: Targets, rank: int, dora: bool = False
 ) -> int:
@@ -223,4 +250,6 @@ def adapter_parameters(
         (rank * (x.n_in + x.n_out) + (x.n_out if dora else 0)) * x.copies
         for x in adapted(architecture, targets)
     )
+    if adapts_experts(architecture, targets):
+        per_block += _expert_adapter_parameters(architecture, rank)
     return architecture.n_layers * per_block

@@ -343,7 +343,7 @@ def _replace_forwards(model: nn.Module, s: TrainingSetup) -> None:
         # A router or a fused expert tensor may carry an adapter as well; those keep PEFT's path.
         inner = getattr(module, "base_layer", None)
         if lean and hasattr(module, "lora_A") and isinstance(inner, nn.Linear):
-            module.forward = types.MethodType(_lean_forward, module)  # type: ignore[method-assign]
+            module.forward = types.MethodType(_lean_forward, module)
 
 
 # ---------------------------------------------------------------- loss and update

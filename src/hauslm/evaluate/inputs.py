@@ -40,6 +40,7 @@ class Texts:
 
     test: list[Text]
     available: int
+    tested: int = 0  # documents searched for wording of training documents
     shared: dict[str, float] = field(default_factory=dict)  # document -> share of its 13-grams
     notices: list[Sentence] = field(default_factory=list)
 
@@ -130,6 +131,7 @@ def find_leaks(path: Path, texts: Texts, trial: Trial | None) -> None:
         overlap.add_train(document.id, word_hashes(document.text))
     for name, text in _joined_items(trial.train if trial else ()).items():
         overlap.add_train(name, word_hashes(text))
+    texts.tested = len(tested)
     shares = {name: overlap.share_of(name) for name in tested}
     texts.shared = {name: share for name, share in shares.items() if share >= LEAK_SHARE}
 

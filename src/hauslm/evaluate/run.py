@@ -156,9 +156,10 @@ class _Work:
         if texts.shared:
             self.notices.append(
                 say(
-                    "{count:,} test documents share at least {share:.0%} of their wording (13-grams) with "
-                    "training documents; a gain on them may be memory.",
+                    "Wording of training documents stands in {count:,} of {all:,} test documents (at "
+                    "least {share:.0%} of their 13-grams); a gain on them may be memory.",
                     count=len(texts.shared),
+                    all=texts.tested,
                     share=inputs.LEAK_SHARE,
                 )
             )
@@ -377,9 +378,11 @@ class _Work:
             }
         if leaked:
             clean = headline.compared(verdict.ADAPTER, verdict.BASE_NAME, seed=seed, without=leaked)
-            about["without_shared_wording"] = clean and {
-                "value": clean.value, "low": clean.low, "high": clean.high, "documents": clean.documents,
-            }  # fmt: skip
+            if clean is not None and clean.documents > 1:  # one document has no interval
+                about["without_shared_wording"] = {
+                    "value": clean.value, "low": clean.low, "high": clean.high,
+                    "documents": clean.documents,
+                }  # fmt: skip
         return about
 
 

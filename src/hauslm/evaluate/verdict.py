@@ -182,6 +182,9 @@ def secondary(comparisons: dict[str, Comparison], headline: str) -> list[Sentenc
     return found
 
 
+LANGUAGE_NAMES: dict[str, Sentence] = {"en": say("English"), "de": say("German")}
+
+
 def about_forgetting(result: dict[str, Any]) -> list[Sentence]:
     """A notice for each language in which general text became noticeably less probable."""
     from hauslm.evaluate.forgetting import worst
@@ -190,7 +193,7 @@ def about_forgetting(result: dict[str, Any]) -> list[Sentence]:
         say(
             "Forgetting: general text ({language}) costs {value:.2f} bits per byte more than with the base; "
             "a lower learning rate or fewer epochs keep more.",
-            language=language,
+            language=LANGUAGE_NAMES.get(language, language),
             value=value,
         )
         for language, value in worst(result)

@@ -7,8 +7,9 @@ new. Inside PEFT adapters get neutral names ('a0', 'a1'), since a name there may
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class Adapters:
         self._routed: tuple[str, ...] | None = None
         self._hooks = ExitStack()
         self._counter = 0
+        self._running = 0  # forward passes under the present route
+        self._free = threading.Condition(threading.RLock())
         self.merged = ""  # the adapter that was folded into the weights
 
     def names(self) -> tuple[str, ...]:
@@ -62,14 +65,14 @@ class Adapters:
         config = check_adapter(folder)
         file = folder / "adapter_model.safetensors"
         tensors = _tensors(file)
-        internal = f"a{self._counter}"
-        self._counter += 1
-        self._reset_route()
-        try:
-            self._attach(internal, config, tensors, folder)
-        except BaseException:
-            self._detach(internal)
-            raise
+        with self._alone():
+            internal = f"a{self._counter}"
+            self._counter += 1
+            try:
+                self._attach(internal, config, tensors, folder)
+            except BaseException:
+                self._detach(internal)
+                raise
         self._loaded[name] = Loaded(internal, sha256_file(file), not config.get("use_dora", False))
 
     def _attach(
@@ -102,8 +105,8 @@ class Adapters:
         self._peft.eval()
 
     def unload(self, name: str) -> None:
-        self._reset_route()
-        self._detach(self._loaded.pop(name).internal)
+        with self._alone():
+            self._detach(self._loaded.pop(name).internal)
 
     def _detach(self, internal: str) -> None:
         if self._peft is None:
@@ -125,11 +128,17 @@ class Adapters:
             return [list(range(len(adapters)))]
         return [[i for i, n in enumerate(adapters) if n == name] for name in sorted(different)]
 
-    def route(self, adapters: Sequence[str]) -> None:
-        """From now on row i of a forward pass uses adapter `adapters[i]`."""
+    @contextmanager
+    def routed(self, adapters: Sequence[str]) -> Iterator[None]:
+        """Inside the block row i of a forward pass uses adapter `adapters[i]`.
+
+        Several threads may be inside at once if they want the same; others wait.
+        """
         wanted = tuple(adapters)
-        if self.merged:
-            if set(wanted) != {self.merged}:
+        if len(set(wanted)) == 1:
+            wanted = wanted[:1]  # one adapter for all rows, however many
+        with self._free:
+            if self.merged and wanted != (self.merged,):
                 raise UsageError(
                     "H800",
                     say(
@@ -137,12 +146,20 @@ class Adapters:
                     ),
                     next_step=say("Load the base model again."),
                 )
-            return
-        if len(set(wanted)) == 1:
-            wanted = wanted[:1]  # one adapter for all rows, however many
-        if self._peft is None or wanted == self._routed:
-            return
-        self._reset_route()
+            self._free.wait_for(lambda: wanted == self._routed or not self._running)
+            if wanted != self._routed and self._peft is not None and not self.merged:
+                self._route(wanted)
+            self._routed = wanted
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._free:
+                self._running -= 1
+                self._free.notify_all()
+
+    def _route(self, wanted: tuple[str, ...]) -> None:
+        self._hooks.close()
         tuner = self._peft.base_model
         if wanted == (BASE,):
             tuner.disable_adapter_layers()
@@ -153,17 +170,22 @@ class Adapters:
             tuner.enable_adapter_layers()
             names = [PEFT_BASE if n == BASE else self._loaded[n].internal for n in wanted]
             self._hooks.enter_context(tuner._enable_peft_forward_hooks(adapter_names=names))
-        self._routed = wanted
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No forward pass runs inside the block; the route is set anew afterwards."""
+        with self._free:
+            self._free.wait_for(lambda: not self._running)
+            self._hooks.close()
+            self._routed = None
+            yield
 
     def merge(self, name: str) -> None:
         """Fold an adapter into the weights, for good."""
-        self.route((name,))
-        self._peft.merge_adapter([self._loaded[name].internal])
-        self.merged = name
-
-    def _reset_route(self) -> None:
-        self._hooks.close()
-        self._routed = None
+        with self._alone():
+            self._route((name,))
+            self._peft.merge_adapter([self._loaded[name].internal])
+            self.merged = name
 
 
 def _refused(folder: Path, what: Sentence) -> RefusedError:

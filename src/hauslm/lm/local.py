@@ -11,9 +11,8 @@ different schemas; how a batch runs stands in `decode.py`, how texts are scored 
 # ruff: noqa: N803, N806 - tensor names carry their shape, see the legend
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from hauslm.base.errors import DataError, HauslmError, RefusedError, UsageError, did_you_mean
+from hauslm.base.errors import HauslmError, RefusedError, UsageError, did_you_mean
 from hauslm.base.files import sha256_file, sha256_tree
 from hauslm.base.words import say
 from hauslm.lm import adapters as adapter_files
@@ -29,65 +28,52 @@ from hauslm.lm import scoring
 from hauslm.lm.cache import SlotCache, slot_mask
 from hauslm.lm.checks import check_base
 from hauslm.lm.decode import Decoder
-from hauslm.lm.interface import BASE, Message, Reply, Request, Scored, TokenLogprob
+from hauslm.lm.interface import BASE, Reply, Request, Scored, TokenLogprob
 from hauslm.lm.loading import (
-    chat_template,
     context_length,
     eos_ids,
     load_folder,
-    named_tokens,
-    rust_tokenizers,
     sliding_window,
-    special_spellings,
-    text_prefix,
     without_control_spellings,
 )
 from hauslm.lm.schema import Grammars
-from hauslm.lm.template import ChatTemplate
+from hauslm.lm.textside import TextSide
 
 SHARED_PREFIX_TOKENS = 16  # shorter common beginnings are not worth a forward pass of their own
-MAX_TOP_LOGPROBS = 20
+MAX_LANES = 4
+MIN_LANE_ROWS = 2  # fewer rows are not worth a lane of their own
 MERGE_TOLERANCE = 2e-3  # nats over about ten tokens
 SMALL_MODEL = 64_000_000  # parameters
 SMALL_PASS = 1_000_000_000  # parameters times tokens of one forward pass
 
 
-class LocalModel:
+class LocalModel(TextSide):
     """`LanguageModel` over a causal model of transformers. Make one with `load`.
 
-    `batch_size`: most rows that `generate` decodes at once. `notices`: what a reader must know
-    about how it ran (for example a batch that had to be halved).
+    `batch_size`: most rows that `generate` decodes at once, per lane. `lanes`: how many such batches
+    run side by side (more than one only for small models on a CPU). `notices`: what a reader must
+    know about how it ran (for example a batch that had to be halved).
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str, folder: Path, batch_size: int = 8
     ) -> None:
-        self.name = name
+        config = model.config.get_text_config()
+        limit = context_length(config, tokenizer)
+        super().__init__(tokenizer, name, limit, eos_ids(model, tokenizer))
         self.folder = folder
         self.batch_size = batch_size
         self.notices: list[Any] = []
         self.device = str(next(model.parameters()).device)
         self._model = model
-        self._tokenizer = tokenizer
-        self._lock = threading.RLock()
         self._adapters = adapter_files.Adapters(model)
-        config = model.config.get_text_config()
-        self.context_length = context_length(config, tokenizer)
         self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
-        self.eos_ids = eos_ids(model, tokenizer)
-        self._rust, self._raw = rust_tokenizers(tokenizer)
-        added = self._rust.get_added_tokens_decoder()
-        self.control_ids = frozenset(i for i, t in added.items() if t.special) - self.eos_ids
-        self._bos = tokenizer.bos_token or ""
-        self._prefix = text_prefix(self._rust)
-        self._template = ChatTemplate(
-            chat_template(tokenizer), named_tokens(tokenizer), special_spellings(self._rust)
-        )
-        self._known_tokens = len(tokenizer)
         self._window, self._mixed_windows = sliding_window(config)
         self._float_mask = config._attn_implementation != "sdpa"
         self._parameters = sum(p.numel() for p in model.parameters())
         self._grammars: Grammars | None = None
+        small = self.device == "cpu" and self._parameters < SMALL_MODEL
+        self.lanes = min(MAX_LANES, torch.get_num_threads()) if small else 1
         self._base_sha256 = ""
         self._check_engine()
 
@@ -124,13 +110,11 @@ class LocalModel:
 
     def load_adapter(self, name: str, path: Path) -> None:
         """Load one more adapter under `name`; nothing changes if it is refused (H806, H807)."""
-        with self._lock:
-            self._adapters.load(name, Path(path))
+        self._adapters.load(name, Path(path))
 
     def unload_adapter(self, name: str) -> None:
-        with self._lock:
-            self._need_adapter(name)
-            self._adapters.unload(name)
+        self._need_adapter(name)
+        self._adapters.unload(name)
 
     def adapter_sha256(self, name: str) -> str:
         """sha256 of the adapter's safetensors file; '' for the base."""
@@ -181,8 +165,7 @@ class LocalModel:
             )  # fmt: skip
         probes = [("The samples were", " analysed in three steps."), ("", "Die Messungen zeigen")]
         before = self.score(probes, name)
-        with self._lock:
-            self._adapters.merge(name)
+        self._adapters.merge(name)
         after = self.score(probes, name)
         gap = max(abs(a.logprob - b.logprob) for a, b in zip(before, after, strict=True))
         if not gap <= MERGE_TOLERANCE:
@@ -200,92 +183,12 @@ class LocalModel:
                 next_step=did_you_mean(name, (*self.adapters(), BASE)),
             )
 
-    # ------------------------------------------------------------ text and tokens
-
-    def count_tokens(self, text: str) -> int:
-        return len(self._raw.encode(text, add_special_tokens=False).ids)
-
-    def render(self, messages: Sequence[Message]) -> str:
-        return self._template.render(messages)
+    # ------------------------------------------------------------ the seam
 
     def prompt_ids(self, request: Request) -> list[int]:
-        """The request's prompt as token ids; H800, H803, H804, H810 if it cannot be answered."""
-        self._check_request(request)
-        if request.raw_prompt is not None:
-            ids = self._rust.encode(request.raw_prompt, add_special_tokens=False).ids
-            ids = [*self.text_prefix(request.raw_prompt), *ids]
-        else:
-            ids = self._rust.encode(self.render(request.messages), add_special_tokens=False).ids
-        if not ids:
-            if self.start_id is None:
-                raise UsageError("H810", say("The prompt is empty."))
-            ids = [self.start_id]
-        if len(ids) + request.max_new_tokens > self.context_length:
-            raise self.too_long(len(ids), request.max_new_tokens)
-        return list(ids)
-
-    def _check_request(self, request: Request) -> None:
+        """The prompt's token ids; H800, H803, H804, H810 if the request cannot be answered."""
         self._need_adapter(request.adapter)
-        problems = (
-            ("max_new_tokens", request.max_new_tokens, request.max_new_tokens >= 1),
-            ("temperature", request.temperature, 0 <= request.temperature <= 100),
-            ("top_p", request.top_p, 0 < request.top_p <= 1),
-            ("top_logprobs", request.top_logprobs, 0 <= request.top_logprobs <= MAX_TOP_LOGPROBS),
-            ("stop", "''", all(request.stop)),
-        )
-        for key, value, sound in problems:
-            if not sound or (isinstance(value, float) and not math.isfinite(value)):
-                raise UsageError(
-                    "H810", say("'{key}' must not be {value}.", key=key, value=str(value))
-                )
-
-    def too_long(self, prompt_tokens: int, new_tokens: int) -> DataError:
-        return DataError(
-            "H803",
-            say(
-                "{prompt:,} + {new:,} tokens (text and answer) exceed the context of {limit:,}.",
-                prompt=prompt_tokens,
-                new=new_tokens,
-                limit=self.context_length,
-            ),
-            next_step=say(
-                "Split the text or ask for a shorter answer; nothing is cut off silently."
-            ),
-        )
-
-    @property
-    def start_id(self) -> int | None:
-        """The token that a text begins with: BOS, else the end token that separates documents."""
-        for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
-            if token is not None:
-                return int(token)
-        return None
-
-    def text_prefix(self, text: str) -> list[int]:
-        """What the tokenizer itself puts before a text (the begin token, or nothing); nothing if the
-        text brings it, as rendered templates do."""
-        begun = bool(self._bos) and text.startswith(self._bos)
-        return [] if begun else list(self._prefix)
-
-    def encode_with_ends(self, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Token ids of prompt and continuation as one text, and where each token ends (characters).
-
-        Control tokens are meant if the prompt holds any (a rendered template); in ordinary text
-        their spellings are ordinary characters, as in training.
-        """
-        rust = self._rust if self._template.holds_control(prompt) else self._raw
-        encoding = rust.encode(prompt + continuation, add_special_tokens=False)
-        return list(encoding.ids), [end for _, end in encoding.offsets]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._rust.decode(list(ids), skip_special_tokens=True)
-        return text
-
-    def token_text(self, token_id: int) -> str:
-        text: str = self._rust.decode([token_id], skip_special_tokens=False)
-        return text
-
-    # ------------------------------------------------------------ the seam
+        return super().prompt_ids(request)
 
     def decoder(self, batch_size: int | None = None) -> Decoder:
         """A running batch of one's own: `admit` requests, `step` until nothing is pending."""
@@ -312,6 +215,24 @@ class LocalModel:
                 )
 
     def _run(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[Reply]:
+        """All requests; small models on a CPU in one lane per core, since their passes are too short
+        to be shared by several threads."""
+        lanes = min(self.lanes, -(-len(requests) // MIN_LANE_ROWS))
+        if lanes <= 1:
+            return self._run_lane(requests, prompts)
+        order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))
+        parts = [order[lane::lanes] for lane in range(lanes)]
+        replies: dict[int, Reply] = {}
+        with self.threads(0), ThreadPoolExecutor(lanes) as pool:
+            work = [
+                pool.submit(self._run_lane, [requests[i] for i in p], [prompts[i] for i in p])
+                for p in parts
+            ]
+            for part, lane_work in zip(parts, work, strict=True):
+                replies.update(zip(part, lane_work.result(), strict=True))
+        return [replies[i] for i in range(len(requests))]
+
+    def _run_lane(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[Reply]:
         # Longest first: neighbours in a batch are of similar length, the peak comes at the start.
         order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))
         decoder = self.decoder(min(self.batch_size, max(1, len(requests))))
@@ -336,7 +257,7 @@ class LocalModel:
         config = self._model.config.get_text_config()
         saved = 2 * self._parameters * prefix
         unit = 2 * config.num_hidden_layers * config.hidden_size
-        return saved > unit * (rest * rest + 2 * rest * prefix)
+        return bool(saved > unit * (rest * rest + 2 * rest * prefix))
 
     def stream(self, request: Request) -> Iterator[str | TokenLogprob | Reply]:
         """The answer as it comes: text, log-probabilities if asked for, the reply at the end."""
@@ -427,17 +348,15 @@ class LocalModel:
     ) -> torch.Tensor:
         """Logits [B, V] (float32) at token `ends[b]` of each row b."""
         wanted = sorted(set(ends))
-        with self._lock:
-            self._adapters.route(adapters)
-            with self.threads(tokens_BK.numel()):
-                output: Any = self._model(
-                    input_ids=tokens_BK,
-                    position_ids=positions_BK,
-                    attention_mask=mask,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=torch.tensor(wanted, device=tokens_BK.device),
-                )
+        with self._adapters.routed(adapters), self.threads(tokens_BK.numel()):
+            output: Any = self._model(
+                input_ids=tokens_BK,
+                position_ids=positions_BK,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=torch.tensor(wanted, device=tokens_BK.device),
+            )
         logits_BUV: torch.Tensor = output.logits
         if len(wanted) == 1:
             logits_BV = logits_BUV[:, 0]
@@ -469,10 +388,9 @@ class LocalModel:
     @torch.inference_mode()
     def hidden(self, tokens_BT: torch.Tensor, adapter: str) -> torch.Tensor:
         """Last hidden states [B, T, E] of whole texts."""
-        with self._lock:
-            self._adapters.route([adapter] * tokens_BT.shape[0])
-            with self.threads(tokens_BT.numel()):
-                output: Any = self._model.base_model(input_ids=tokens_BT, use_cache=False)
+        routed = self._adapters.routed([adapter] * tokens_BT.shape[0])
+        with routed, self.threads(tokens_BT.numel()):
+            output: Any = self._model.base_model(input_ids=tokens_BT, use_cache=False)
         states_BTE: torch.Tensor = output.last_hidden_state
         return states_BTE
 

@@ -8,6 +8,7 @@ again with jsonschema, because an answer that is cut off is not valid however it
 from __future__ import annotations
 
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -94,17 +95,19 @@ class Grammars:
         self._tokenizer = tokenizer
         self._compiled: OrderedDict[bytes, Any] = OrderedDict()
         self._keep = keep
+        self._lock = threading.Lock()
 
     def matcher(self, schema: Mapping[str, Any]) -> Any:
         """A fresh `LLMatcher` for the schema; H801 or H802 before the first token."""
         key = key_of(schema)
-        if key not in self._compiled:
-            check(schema)
-            self._compiled[key] = self._compile(schema)
-            while len(self._compiled) > self._keep:
-                self._compiled.popitem(last=False)
-        self._compiled.move_to_end(key)
-        return self._compiled[key].deep_copy()
+        with self._lock:
+            if key not in self._compiled:
+                check(schema)
+                self._compiled[key] = self._compile(schema)
+                while len(self._compiled) > self._keep:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(key)
+            return self._compiled[key].deep_copy()
 
     def _compile(self, schema: Mapping[str, Any]) -> Any:
         from llguidance import LLMatcher

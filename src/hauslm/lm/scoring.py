@@ -10,6 +10,7 @@ Shapes: B pairs, T tokens, N scored tokens of a batch, E hidden size, V vocabula
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,24 +53,30 @@ def encode_pair(model: LocalModel, prompt: str, continuation: str) -> tuple[list
     return ids, context
 
 
-@torch.inference_mode()
 def score(model: LocalModel, pairs: Sequence[tuple[str, str]], adapter: str) -> list[Scored]:
     """One `Scored` per pair, in order; see `LanguageModel.score`."""
     encoded = [encode_pair(model, p, c) for p, c in pairs]
     order = sorted(range(len(pairs)), key=lambda i: (-len(encoded[i][0]), i))
     budget = BATCH_TOKENS.get(model.device, BATCH_TOKENS_GPU)
-    results: dict[int, Scored] = {}
+    batches = []
     while order:
         # The longest comes first, so its length times the rows is what the batch costs.
         rows = max(1, budget // len(encoded[order[0]][0]))
-        batch, order = order[:rows], order[rows:]
-        for i, (logprob, count, greedy) in zip(
-            batch, _score_batch(model, [encoded[i] for i in batch], adapter), strict=True
-        ):
-            results[i] = Scored(logprob, count, len(pairs[i][1].encode()), greedy)
+        batches.append(order[:rows])
+        order = order[rows:]
+
+    def one(batch: list[int]) -> list[tuple[float, int, bool]]:
+        return _score_batch(model, [encoded[i] for i in batch], adapter)
+
+    results: dict[int, Scored] = {}
+    with model.threads(0), ThreadPoolExecutor(model.lanes) as pool:
+        for batch, scores in zip(batches, pool.map(one, batches), strict=True):
+            for i, (logprob, count, greedy) in zip(batch, scores, strict=True):
+                results[i] = Scored(logprob, count, len(pairs[i][1].encode()), greedy)
     return [results[i] for i in range(len(pairs))]
 
 
+@torch.inference_mode()
 def _score_batch(
     model: LocalModel, batch: Sequence[tuple[list[int], int]], adapter: str
 ) -> list[tuple[float, int, bool]]:

@@ -3,7 +3,7 @@
 Each module has `NAME`, `SUFFIXES` and `read(path, limits)`, a generator of `Document` and `Refusal`
 (a line or row that was not used) that raises `UnreadableError` when the whole file cannot be used. Where
 two formats share a suffix (.xml), `accepts(head)` looks at the first bytes. Modules whose name begins
-with an underscore are helpers. To add a format: one file here.
+with an underscore are shared parts. To add a format: one file here.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def _against(context: Context, chosen: int, rival: int, months: float) -> Senten
     if mine <= theirs:
         return say(
             "{name} costs {mine:EUR} over {months:,} months, {difference:EUR} a month less than the "
-            "cheapest alternative of another kind ({rival}, {theirs:EUR}).",
+            "best alternative of another kind ({rival}, {theirs:EUR}).",
             **values,
         )
     rules = sorted({g.rule for g in context.obstacles(rival)})

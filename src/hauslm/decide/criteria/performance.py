@@ -216,7 +216,9 @@ def _within(context: Context, row: int) -> list[Argument]:
     panel = judged.panel([c.scored for c in rivals if c.scored])
     score = panel.scores.get(chosen.scored.id) if panel else None
     found: list[Argument] = []
-    if panel is not None and score is not None:
+    if chosen.model == judged.named_model:
+        found.append((_named(context, row, [c.scored for c in rivals if c.scored]), ()))
+    elif panel is not None and score is not None:
         values = {
             "n": len({c.scored.id for c in rivals if c.scored}),
             "model": chosen.scored.name,
@@ -242,6 +244,28 @@ def _within(context: Context, row: int) -> list[Argument]:
         found.append((what, (fact(say("Score"), score.quantity),)))
     found += _sheet_models(context, row)
     return found
+
+
+def _named(context: Context, row: int, rivals: Sequence[Model]) -> Sentence:
+    """The project file names the model: said, with the best scored alternative beside it."""
+    model = context.candidate(row).scored
+    panel = context.judged.panel(rivals)
+    best = panel.best([m.id for m in rivals]) if panel else None
+    name = model.name if model else ""
+    if best is None or panel is None or (model and best == model.id):
+        return say(
+            "{model} is the base model of the project file, and no model that does the same work "
+            "here at about the same cost has a better comparable score.",
+            model=name,
+        )
+    score = panel.scores[best]
+    return say(
+        "{model} is the base model of the project file; {n:,} models do the same work here at about "
+        "the same cost. The best comparable score among them has {best}: {score:.2f} "
+        "({harness}, {benchmark}). On your own task hauslm evaluate decides, not a benchmark.",
+        model=name, n=len({m.id for m in rivals}), best=load.model(best).name, score=score.score,
+        harness=panel.key.harness, benchmark=panel.key.benchmark,
+    )  # fmt: skip
 
 
 def _sheet_models(context: Context, row: int) -> list[Argument]:
