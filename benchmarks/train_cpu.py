@@ -290,7 +290,11 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
             for name in names:
                 command = [sys.executable, __file__, "--one", name, "--documents", str(file)]
                 command += ["--threads", str(arguments.threads)]
-                environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+                environment = {
+                    "OMP_WAIT_POLICY": "PASSIVE",  # for all: threads that spin measure the neighbours
+                    **os.environ,
+                    "OMP_NUM_THREADS": str(arguments.threads),
+                }
                 child = subprocess.run(command, env=environment, capture_output=True, check=False)
                 if child.returncode:
                     sys.exit(f"{name} failed:\n{child.stderr.decode()[-3000:]}")

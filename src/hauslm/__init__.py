@@ -10,6 +10,8 @@ and does nothing else.
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
 
 from hauslm.base.egress import switch_off_telemetry
@@ -32,6 +34,27 @@ _FROM_FLOW = (
 )
 
 __all__ = [*_FROM_FLOW, "HauslmError", "Scenario", "__version__", "load_scenario"]
+
+
+class _Room(ModuleType):
+    """A room's package that can be called like its stage: `hauslm.decide` is both."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        from hauslm import flow
+
+        return getattr(flow, self.__name__.rpartition(".")[2])(*arguments, **options)
+
+
+class _Package(ModuleType):
+    """Importing a room binds its package to the stage's name here; make that package callable."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FROM_FLOW and type(value) is ModuleType:
+            value.__class__ = _Room
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hauslm.analyse import run as room
-from hauslm.analyse.canary import check_canary, distance, make_canary
 from hauslm.base.errors import RefusedError
+from hauslm.lm.canary import check_canary, distance, make_canary
 from hauslm.lm.echo import EchoModel
 from hauslm.lm.interface import BASE, Reply, Request
 from hauslm.lm.local import LocalModel

@@ -221,3 +221,18 @@ def test_validation_costs_at_most_a_fifth_unless_asked() -> None:
     assert presets.validation_interval(100, 1_000_000, 10_000).value == 20
     assert presets.validation_interval(100, 1_000_000, 200_000).value == 50
     assert presets.validation_interval(100, 1_000_000, 10_000_000).value == 100
+
+
+def test_threads_sleep_while_they_wait_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import os
+
+    from hauslm.train import threads
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert threads.settle() is False  # torch is loaded in this process
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    threads.settle()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"

@@ -11,6 +11,7 @@ different schemas; how a batch runs stands in `decode.py`, how texts are scored 
 # ruff: noqa: N803, N806 - tensor names carry their shape, see the legend
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ class LocalModel(TextSide):
         self._parameters = sum(p.numel() for p in model.parameters())
         self._grammars: Grammars | None = None
         small = self.device == "cpu" and self._parameters < SMALL_MODEL
-        self.lanes = min(MAX_LANES, torch.get_num_threads()) if small else 1
+        self.lanes = min(MAX_LANES, _cores()) if small else 1
         self._base_sha256 = ""
         self._check_engine()
 
@@ -441,6 +442,15 @@ class LocalModel(TextSide):
                 name=self.name, reason=reason),
             next_step=say("Serve the model with vLLM and analyse with 'engine: openai'."),
         )  # fmt: skip
+
+
+def _cores() -> int:
+    """CPU cores that this process may use; what a caller sets in torch plays no part, so that the
+    same job splits into the same lanes everywhere on a machine."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted):
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shared_prefixes(

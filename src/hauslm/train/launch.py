@@ -24,6 +24,7 @@ from hauslm.base.files import Journal, ProjectFolder, lock, read_json, write_jso
 from hauslm.base.words import Sentence, as_text, say
 from hauslm.records import Corpus, Plan, Run, Said, now
 from hauslm.scenario import load
+from hauslm.train import threads
 
 PROCESS = "process.json"
 NOTICES = "notices.jsonl"
@@ -58,7 +59,12 @@ def start(
     arguments += ["--language", language or words.language()]
     with (folder.logs / "train.log").open("ab") as log:
         process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**threads.WAITING, **os.environ},
         )
     write_json(_work(folder) / PROCESS, {"state": "running", "pid": process.pid, "started": now()})
     return process.pid

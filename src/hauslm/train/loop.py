@@ -12,7 +12,7 @@ from hauslm.base.files import ProjectFolder, lock
 from hauslm.base.progress import Progress
 from hauslm.records import Corpus, Plan, Run
 from hauslm.scenario import Scenario
-from hauslm.train import signals
+from hauslm.train import signals, threads
 
 
 def train(
@@ -34,6 +34,7 @@ def train(
     Errors: H60x settings, H61x checkpoints, H62x packing, H63x learning, H64x memory, H330 examples,
     H410 a second run in this folder, H510 the disk, H53x the base.
     """
+    threads.settle()
     with lock(folder.work / "train", "train"), signals.listening() as stop:
         from hauslm.train import inputs, record
         from hauslm.train.leg import Leg

@@ -310,6 +310,7 @@ def _copy_tokenizer(base: Path, folder: Path) -> None:
 
 def _sync(folder: Path) -> None:
     for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors writes for its owner alone
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -155,7 +155,7 @@ def advice(
     if method != "full" and dropout > 0:
         said.append(
             say(
-                "LoRA dropout {dropout} costs 3 to 5 per cent of the time on a CPU and memory for its masks; LoRA Without Regret trains without it.",
+                "LoRA dropout {dropout:.2f} costs 3 to 5 per cent of the time on a CPU and memory for its masks; LoRA Without Regret trains without it.",
                 dropout=dropout,
             )
         )
