@@ -18,7 +18,7 @@ from hauslm.train import launch
 def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project with its file and corpus record."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    write(project, max_steps=150)
+    write(project, max_steps=400)
     corpus_of(project.folder).save(project.folder.records)
     return project
 
@@ -54,7 +54,7 @@ def test_start_interrupt_and_finish(ready: Project) -> None:
     assert launch.main([str(ready.folder.root), "--language", "en"]) == 0
     assert launch.status(ready.folder).state == "done"
     run = launch.result(ready.folder)
-    assert run.steps == 150
+    assert run.steps == 400
     assert len(run.resumed_from) == 1
 
 

@@ -30,6 +30,7 @@ from hauslm.estimate.setup import TrainingSetup
 PROFILE_VERSION = 1
 LAYERS = (1, 2)
 STEPS = 3
+WARM_UP_TOKENS = 16
 TIME_LIMIT_S = 600
 # A probe must not push the machine out of memory: it takes at most this many tokens on a CPU.
 MOST_TOKENS_ON_CPU = 2048
@@ -202,12 +203,9 @@ def _measure(config: dict[str, Any], s: TrainingSetup, device: str) -> dict[str,
     model = trace_model.real_model(config, s, device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     update = trace_model.optimizer_of(parameters, s)
-    ids = torch.randint(
-        0, s.architecture.vocab_size, (s.micro_batch_size, s.seq_len), device=device
-    )
-    seconds, transient = [], 0.0
-    for step in range(STEPS + 1):
-        at_rest = _memory(device, restart=True)
+
+    def step(length: int, batch: int) -> float:
+        ids = torch.randint(0, s.architecture.vocab_size, (batch, length), device=device)
         start = time.perf_counter()
         with torch.autocast(device, torch.bfloat16, enabled=s.arithmetic == "autocast"):
             loss = trace_model.loss_of(model, s, ids)
@@ -216,14 +214,18 @@ def _measure(config: dict[str, Any], s: TrainingSetup, device: str) -> dict[str,
         if device == "cuda":
             torch.cuda.synchronize()
         taken = time.perf_counter() - start
-        peak = _memory(device, restart=False)
         update()
         for parameter in parameters:
             parameter.grad = None
-        if step:  # the first step allocates and warms up
-            seconds.append(taken)
-            transient = max(transient, peak - at_rest)
-    return {"step_s": min(seconds), "transient_bytes": transient}
+        return taken
+
+    # A tiny step first: libraries set themselves up, the optimizer makes its states. What is in use
+    # after it is "at rest"; later a CPU allocator keeps what it had and would hide the next peak.
+    step(WARM_UP_TOKENS, 1)
+    at_rest = _memory(device, restart=True)
+    seconds = [step(s.seq_len, s.micro_batch_size) for _ in range(STEPS)]
+    peak = _memory(device, restart=False)
+    return {"step_s": min(seconds), "transient_bytes": peak - at_rest, "at_rest_bytes": at_rest}
 
 
 def _memory(device: str, *, restart: bool) -> float:

@@ -387,11 +387,26 @@ class LocalModel(TextSide):
     # ------------------------------------------------------------ what scoring.py needs
 
     @torch.inference_mode()
-    def hidden(self, tokens_BT: torch.Tensor, adapter: str) -> torch.Tensor:
-        """Last hidden states [B, T, E] of whole texts."""
+    def hidden(
+        self,
+        tokens_BT: torch.Tensor,
+        adapter: str,
+        positions_BT: torch.Tensor | None = None,
+        parts_BT: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Last hidden states [B, T, E] of whole texts; with `parts_BT`, of a context (part 0) and of
+        several continuations that do not see each other (`scoring.part_mask`)."""
+        extra: dict[str, Any] = {}
+        if positions_BT is not None and parts_BT is not None:
+            mask = self.attention_mask(
+                positions_BT,
+                tokens_BT.shape[1],
+                lambda positions, _, window=None: scoring.part_mask(positions, parts_BT, window),
+            )
+            extra = {"position_ids": positions_BT, "attention_mask": mask}
         routed = self._adapters.routed([adapter] * tokens_BT.shape[0])
         with routed, self.threads(tokens_BT.numel()):
-            output: Any = self._model.base_model(input_ids=tokens_BT, use_cache=False)
+            output: Any = self._model.base_model(input_ids=tokens_BT, use_cache=False, **extra)
         states_BTE: torch.Tensor = output.last_hidden_state
         return states_BTE
 
