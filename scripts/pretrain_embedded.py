@@ -70,6 +70,7 @@ WINDOW = 2048  # the longest sequence trained, and the piece of the stream that 
 TOKENS_PER_STEP = 4096
 EVAL_TEXTS = 12  # of each language
 CHAT_PROMPTS = 30  # of each kind, in the evaluation
+ANSWERS_FROM = 0.85  # from this fraction of the time on, mostly conversations
 GROUP = 16  # windows drawn together; their rows are mixed, so that a batch sees many articles
 
 
@@ -436,16 +437,15 @@ def build_chat(docs: list[Document], tokenizer: Any, tokens: int, seed: int, out
 
 
 def batches(
-    windows: Array, chat: Array, group: int, length: int, seed: int
+    windows: Array, chat: Array, share: int, group: int, length: int, seed: int
 ) -> Iterator[torch.Tensor]:
     """The batches of one group of windows, cut to rows of ``length`` and mixed.
 
-    ``chat`` windows, where given, take the place of a quarter of the group.
+    ``share`` windows of conversations take the place of as many of the group.
     """
     take = np.arange(group * GROUP, (group + 1) * GROUP) % len(windows)
     rows = windows[take].reshape(-1, length)
-    if len(chat):
-        share = GROUP // 4
+    if share:
         take = np.arange(group * share, (group + 1) * share) % len(chat)
         rows = np.concatenate([rows[: -share * WINDOW // length], chat[take].reshape(-1, length)])
     rows = rows[np.random.default_rng([seed, group]).permutation(len(rows))]
@@ -502,7 +502,32 @@ def lr_factor(step: int, fraction: float, decay_from: float) -> float:
 
 def row_length(fraction: float) -> int:
     """Short rows first (attention is a third of the cost at 1024), the demo's 2048 at the end."""
-    return 512 if fraction < 0.5 else 1024 if fraction < 0.88 else 2048
+    if fraction >= ANSWERS_FROM:
+        return 512  # conversations are short
+    return 512 if fraction < 0.5 else 1024 if fraction < 0.75 else 2048
+
+
+def chat_share(fraction: float, decay_from: float) -> int:
+    """How many windows of a group are conversations, beside those in the stream itself."""
+    if fraction >= ANSWERS_FROM:
+        return GROUP * 3 // 4
+    return GROUP // 4 if fraction > decay_from else 0
+
+
+def answer_weights(rows: torch.Tensor, weight: float) -> torch.Tensor:
+    """``weight`` for every token of an answer and its end token, 1 for every other token.
+
+    Of a conversation of two hundred tokens the answer is often two. With equal weights a short
+    training learns the questions and not the answers.
+    """
+    mark = torch.zeros_like(rows)
+    mark[rows == SPECIAL_TOKENS.index(EOS)] = 1
+    mark[rows == SPECIAL_TOKENS.index(INST_END)] = 2
+    place = torch.arange(rows.shape[1]).expand_as(rows)
+    # The last mark before each token; the token itself does not count.
+    last = torch.where(mark > 0, place, 0).cummax(dim=1).values
+    last = torch.cat([torch.zeros_like(last[:, :1]), last[:, :-1]], dim=1)
+    return torch.where(mark.gather(1, last) == 2, weight, 1.0)
 
 
 class Workers:
@@ -523,27 +548,35 @@ class Workers:
                 other.data = own.data
             self.models.append(twin)
 
-    def gradient(self, rows: torch.Tensor) -> float:
-        """Forward and backward of one batch, in pieces of about 1,024 tokens; the mean loss."""
-        todo: SimpleQueue[torch.Tensor] = SimpleQueue()
-        for piece in rows.split(max(1, 1024 // rows.shape[1])):
-            todo.put(piece)
+    def gradient(self, rows: torch.Tensor, weight: float = 1.0) -> float:
+        """Forward and backward of one batch, in pieces of about 1,024 tokens; the mean loss.
+
+        Tokens of answers count ``weight`` times in the gradient; the loss reported does not
+        know of weights, so that it can be compared over the whole run.
+        """
+        todo: SimpleQueue[tuple[torch.Tensor, torch.Tensor]] = SimpleQueue()
+        weights = answer_weights(rows, weight)[:, 1:]
+        size = max(1, 1024 // rows.shape[1])
+        for at in range(0, len(rows), size):
+            todo.put((rows[at : at + size], weights[at : at + size] / weights.sum()))
         count = rows.shape[0] * (rows.shape[1] - 1)
 
         def work(model: Model) -> float:
             total = 0.0
             while True:
                 try:
-                    piece = todo.get_nowait()
+                    piece, scale = todo.get_nowait()
                 except Empty:
                     return total
                 with torch.autocast("cpu", dtype=torch.bfloat16):
                     hidden = model.model(input_ids=piece, use_cache=False).last_hidden_state
                     logits = model.lm_head(hidden[:, :-1].reshape(-1, hidden.shape[-1]))
                     goal = piece[:, 1:].reshape(-1)
-                    loss = torch.nn.functional.cross_entropy(logits.float(), goal, reduction="sum")
-                (loss / count).backward()
-                total += float(loss.detach()) / count
+                    losses = torch.nn.functional.cross_entropy(
+                        logits.float(), goal, reduction="none"
+                    )
+                torch.autograd.backward((losses * scale.reshape(-1)).sum())
+                total += float(losses.detach().sum()) / count
 
         total = sum(self.pool.map(work, self.models))
         for twin in self.models[1:]:
@@ -626,13 +659,12 @@ def train(
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
         while (elapsed := time.monotonic() - began) < budget:
             length = row_length(elapsed / budget)
-            late = elapsed / budget > args.decay_from
-            for rows in batches(
-                windows, chat if late else chat[:0], state["group"], length, args.seed
-            ):
+            share = chat_share(elapsed / budget, args.decay_from)
+            weight = args.answer_weight if elapsed / budget >= ANSWERS_FROM else 1.0
+            for rows in batches(windows, chat, share, state["group"], length, args.seed):
                 fraction = (time.monotonic() - began) / budget
                 factor = lr_factor(state["step"], fraction, args.decay_from)
-                loss = workers.gradient(rows)
+                loss = workers.gradient(rows, weight)
                 norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
                 for optimizer in optimizers:
                     muon = isinstance(optimizer, torch.optim.Muon)
@@ -1036,6 +1068,7 @@ def main() -> None:
     parser.add_argument("--decay-from", type=float, default=0.4, help="fraction of the time")
     parser.add_argument("--german-copies", type=int, default=6)
     parser.add_argument("--chat-share", type=float, default=0.08)
+    parser.add_argument("--answer-weight", type=float, default=10.0, help="in the last part")
     parser.add_argument("--chat-tokens", type=int, default=2_000_000, help="for the last part")
     parser.add_argument("--first-export", type=float, default=2.5, help="minutes")
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")

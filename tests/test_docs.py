@@ -78,7 +78,9 @@ def _codes() -> dict[str, set[str]]:
 
 
 def test_every_error_code_is_listed_and_belongs_to_one_room() -> None:
-    listed = set(re.findall(r"\| (H\d{3}) \|", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")))
+    listed = set(
+        re.findall(r"\| (H\d{3}) \|", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"))
+    )
     codes = _codes()
     assert set(codes) == listed, f"run scripts/errors.py: {sorted(set(codes) ^ listed)}"
     shared = {c: sorted(rooms) for c, rooms in codes.items() if len(rooms) > 1}

@@ -387,11 +387,14 @@ def _evaluate(project: Project, options: dict[str, Any]) -> Evaluation:
 
 def _bundle(project: Project, options: dict[str, Any]) -> Bundle:
     from hauslm.share.bundle import bundle as room
+    from hauslm.share.canary import make as make_canary
 
+    run_record = load_record(project, "run")
     return room(
         project.scenario,
         project.folder,
-        run=load_record(project, "run"),
+        run=run_record,
+        canary=make_canary(project.scenario, project.folder, run_record),
         corpus=load_record(project, "corpus"),
         evaluation=load_record(project, "evaluation"),
         progress=project.progress,

@@ -1,3 +1,15 @@
+"""Pairs that share a prompt read it once; nothing of the result changes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hauslm.lm import scoring
+from hauslm.lm.interface import BASE
+from hauslm.lm.local import LocalModel
+
+
 @pytest.mark.parametrize("adapter", [BASE, "one"])
 def test_pairs_with_one_prompt_share_it_and_change_nothing(
     tiny: LocalModel, adapter: str, monkeypatch: pytest.MonkeyPatch

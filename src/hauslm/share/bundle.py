@@ -14,7 +14,7 @@ from typing import Any
 from hauslm.base.errors import DataError
 from hauslm.base.files import ProjectFolder, sha256_bytes, write_sealed
 from hauslm.base.progress import Progress
-from hauslm.base.words import say
+from hauslm.base.words import Sentence, say
 from hauslm.catalog.local import find_base
 from hauslm.records import Bundle, Corpus, Evaluation, Run, Said
 from hauslm.scenario import Scenario
@@ -62,7 +62,7 @@ def bundle(
     run: Run,
     corpus: Corpus,
     evaluation: Evaluation | None,
-    canary: dict[str, Any] | None = None,
+    canary: dict[str, Any] | Sentence | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Write `bundles/NAME.hlm`. H710 if the adapter is not what the run record says; H720 licence name."""
@@ -90,7 +90,8 @@ def bundle(
     base = find_base(model.base, model.path, model.revision, folder.root)
     duties = duties_of(model.base, base.path)
     check_name(scenario.name, duties)
-    if canary is not None:
+    entries.pop("canary.json", None)
+    if isinstance(canary, dict):
         entries["canary.json"] = _json(canary)
     entries |= {name: text.encode() for name, text in duties.texts.items()}
     entries["README.md"] = card(scenario.name, run, corpus, evaluation, duties).encode()
@@ -113,12 +114,22 @@ def bundle(
         "rights": corpus.rights,
         "licence": duties.record("en"),
         "evaluated": evaluation is not None,
+        "memorisation_passed": evaluation is not None
+        and evaluation.memorisation.get("passed") is not False,
         "files": {n: sha256_bytes(b) for n, b in sorted(entries.items())},
     }
     data = archive.write(entries | {"manifest.json": _json(manifest)})
     path = folder.bundles / f"{_file_name(scenario.name)}{archive.SUFFIX}"
     digest = write_sealed(path, data)
     notices = [say("The bundle is not signed: its hashes prove that it is whole, not who made it.")]
+    if isinstance(canary, Sentence):
+        notices.append(say("The bundle carries no canary: {reason}", reason=canary))
+    if evaluation is not None and evaluation.memorisation.get("passed") is False:
+        notices.append(
+            say(
+                "The memorisation limit is exceeded: the adapter can repeat training text, so do not pass it on before counsel agrees."
+            )
+        )
     if corpus.rights and set(corpus.rights) - {"open"}:
         notices.append(
             say(

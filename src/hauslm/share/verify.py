@@ -22,7 +22,7 @@ from hauslm.share import archive, tensors
 FORMAT = "hauslm-bundle/1"
 _MANIFEST_KEYS = {
     "format": str, "name": str, "base": dict, "template_sha256": str, "data_fingerprint": str,
-    "rights": dict, "licence": dict, "evaluated": bool, "files": dict,
+    "rights": dict, "licence": dict, "evaluated": bool, "memorisation_passed": bool, "files": dict,
 }  # fmt: skip
 _PICKLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py", ".so")
 
@@ -94,6 +94,8 @@ def _bundle(path: Path, base: dict[str, Any] | None) -> dict[str, Any]:
             checks.append(say("evaluation: included").text())
         else:
             checks.append(say("evaluation: none was made").text())
+        if not manifest["memorisation_passed"]:
+            checks.append(say("memorisation: not shown to be within the limit").text())
         checks.append(say("signature: none, the origin is not proven").text())
     return {"checks": checks, "manifest": manifest, "kind": "bundle"}
 
