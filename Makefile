@@ -17,7 +17,6 @@ STARTED := $(shell date +%s)
 help:
 	@echo "make demo   the whole way on the embedded model (creates $(VENV) first)"
 	@echo "make test   all tests, on the CPU, without network"
-	@echo "make lint   ruff, mypy, pyright, import-linter, words"
 	@echo "make test-all | bench | lock | wheel | clean"
 
 $(BIN)/python:
@@ -61,7 +60,6 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pyright --warnings
 	$(BIN)/python scripts/words.py check
 
 bench: install

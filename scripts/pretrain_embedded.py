@@ -853,8 +853,8 @@ A language model of {parameters:,} parameters in the Mistral architecture, pretr
 scratch, that travels inside the package `hauslm`. With it every step of the package (import,
 LoRA training, evaluation, serving) runs on a fresh machine, offline, on a CPU.
 
-**It shows the way, not quality.** It writes text that looks like a scientific article and knows
-next to nothing. Do not use its answers. For real work choose a base model from the catalogue.
+**It shows the way, not quality.** It writes text in the manner of a scientific article, repeats
+itself, and knows next to nothing. Do not use its answers. For real work choose a base model from the catalogue.
 
 ## Figures
 
@@ -863,10 +863,10 @@ next to nothing. Do not use its answers. For real work choose a base model from 
 | parameters | {parameters:,} (input and output embedding are one matrix) |
 | layers / hidden / heads / key-value heads / head size / intermediate | {shape} |
 | vocabulary | {vocab:,}, byte-level BPE, every UTF-8 text without loss |
-| context | 4,096 positions allowed, 2,048 trained |
+| context | 4,096 positions allowed; trained on 512, then 1,024, briefly on 2,048 |
 | tokens seen | {tokens:,} of a stream of {stream:,} (one pass is the whole stream) |
 | steps | {steps:,} of {step_tokens:,} tokens |
-| last training loss (moving mean) | {loss:.3f} nats per token |
+| last training loss (moving mean, mostly conversations) | {loss:.3f} nats per token |
 | training time | {minutes:.0f} minutes, {speed:,.0f} tokens per second |
 | hardware | {hardware} |
 | weights on disk | {size:,} bytes, bf16, safetensors |
@@ -920,9 +920,13 @@ the whole corpus of crop science, and the sample articles of the demo.
 
 bf16 autocast with fp32 weights; Muon (learning rate {lr}) for the matrices inside the layers,
 AdamW ({lr_embed}) for embedding and norms; warm-up, stable, linear decay to zero from
-{decay:.0%} of the time on; rows of 512, then 1,024, then 2,048 tokens. Seed {seed}.
+{decay:.0%} of the time on; rows of 512, then 1,024, then 2,048 tokens. In the last
+{answers:.0%} of the time three quarters of the tokens are conversations in rows of 512, and a
+token of an answer counts {weight:.0f} times in the gradient. Seed {seed}.
 `scripts/pretrain_embedded.py` makes the model again; the schedule follows the clock, so another
 machine sees another number of tokens and gets other weights.
+
+{note}
 
 ## Limits
 
@@ -977,6 +981,9 @@ def model_card(args: argparse.Namespace, figures: dict[str, Any], counts: dict[s
         lr=args.lr,
         lr_embed=args.lr_embed,
         decay=args.decay_from,
+        answers=1 - ANSWERS_FROM,
+        weight=args.answer_weight,
+        note=args.note,
         seed=args.seed,
     )
 
@@ -1072,6 +1079,7 @@ def main() -> None:
     parser.add_argument("--chat-tokens", type=int, default=2_000_000, help="for the last part")
     parser.add_argument("--first-export", type=float, default=2.5, help="minutes")
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
+    parser.add_argument("--note", default="", help="a paragraph about this run, for the card")
     parser.add_argument("--finish", action="store_true", help="no training, only the last steps")
     args = parser.parse_args()
 

@@ -459,13 +459,18 @@ class EvaluationSection(Section):
     )
     glossary: str | None = Field(None, description=N_("YAML file with the domain's terms."))
     length_normalised: bool = Field(
-        False, description=N_("Compare label probabilities per byte, so that long labels lose nothing.")
+        False,
+        description=N_("Compare label probabilities per byte, so that long labels lose nothing."),
     )
     memorisation_limit: float = Field(
-        0.005, ge=0, le=1, description=N_("Share of training spans that may be reproduced beyond the base model.")
+        0.005,
+        ge=0,
+        le=1,
+        description=N_("Share of training spans that may be reproduced beyond the base model."),
     )
     canaries: list[str] = Field(
-        default_factory=list, description=N_("Sentences planted in the training documents to find memorisation.")
+        default_factory=list,
+        description=N_("Sentences planted in the training documents to find memorisation."),
     )
 
 
@@ -607,7 +612,7 @@ def _where_else(name: str) -> str:
     def walk(model: Any, prefix: str) -> str:
         for key, info in model.model_fields.items():
             if key == name:
-                return prefix + key
+                return f"{prefix}{key}"
             section = _section_in(info.annotation)
             if section is not None and get_origin(info.annotation) is not list:
                 found = walk(section, f"{prefix}{key}.")
@@ -737,12 +742,13 @@ def parse(text: str, file: str = "hauslm.yaml") -> Scenario:
         for part in location:
             if not isinstance(node, CommentedBase):
                 break
+            marks: Any = node.lc
+            container: Any = node
             try:
-                if isinstance(node, CommentedMap):
-                    line, column = node.lc.key(part)
-                else:
-                    line, column = node.lc.item(part)
-                node = node[part]
+                line, column = (
+                    marks.key(part) if isinstance(node, CommentedMap) else marks.item(part)
+                )
+                node = container[part]
             except (KeyError, IndexError, TypeError, AttributeError):
                 break
             found = (line + 1, column + 1)

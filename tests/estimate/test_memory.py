@@ -186,7 +186,7 @@ def test_more_never_needs_less(s):
     at_least(micro_batch_size=s.micro_batch_size + 1)
     at_least(rank=2 * s.rank)
     at_least(dropout=0.1)
-    at_least(attention="eager" if s.attention != "eager" else "eager")
+    at_least(attention="eager")
     at_least(optimizer="adamw_foreach")
     fewer = training_memory(replace(s, checkpointed_layers=s.checkpointed_layers + 1))
     # The first checkpointed layer brings the recomputation itself, which short models may feel.

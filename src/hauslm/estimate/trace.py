@@ -33,6 +33,7 @@ from hauslm.estimate.trace_model import loss_of, meta_model, optimizer_of
 __all__ = ["StorageCounter", "config_of", "trace_training_peak"]
 
 SAMPLES = (2, 4)
+UNTRACED_LOSSES = frozenset(("kernel", "naive_kept"))
 MIXED = ((1, 2), (2, 3), (1, 3))  # (checkpointed, layers): enough to tell the two kinds apart
 
 
@@ -184,9 +185,15 @@ def trace_training_peak(
     `config` is a config.json's content; any causal language model that transformers knows. The
     parts are split as far as they are known exactly (weights, adapter, gradients, optimizer,
     logits); what is left is activations. Raises UsageError H140/H131/H141 where a model cannot be
-    built or traced.
+    built or traced, H142 for what only the formula knows.
     """
     setup.check(any_family=True)
+    if setup.loss in UNTRACED_LOSSES or (setup.sharding == "fsdp" and setup.ranks > 1):
+        raise UsageError(
+            "H142",
+            say("A trace knows neither sharded weights nor the loss kernels of other packages."),
+            next_step=say("Use --evidence formula."),
+        )
     with _quiet():
         try:
             peaks = _peaks(config, setup, n_layers_sample)

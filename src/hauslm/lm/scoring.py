@@ -143,8 +143,8 @@ def _score_batch(
         picked = logits_NV.gather(1, target)[:, 0]
         logprobs.append((picked - logits_NV.logsumexp(dim=1)).double())
         greedy.append(logits_NV.argmax(dim=1) == target[:, 0])
-    summed = torch.cat(logprobs).split(sizes)
-    first = torch.cat(greedy).split(sizes)
+    summed = torch.split(torch.cat(logprobs), sizes)
+    first = torch.split(torch.cat(greedy), sizes)
     return [
         (float(p.sum()), n, bool(g.all())) for p, n, g in zip(summed, sizes, first, strict=True)
     ]

@@ -129,9 +129,9 @@ def classes(histogram: Mapping[str, int]) -> list[tuple[float, float, int]]:
     found = []
     for name, count in histogram.items():
         low, _, high = name.partition("-")
-        if low.strip().isdigit():
+        if low.strip().isdecimal():
             bottom = float(low)
-            found.append((bottom, float(high) if high.strip().isdigit() else 2 * bottom, count))
+            found.append((bottom, float(high) if high.strip().isdecimal() else 2 * bottom, count))
     return sorted(found)
 
 

@@ -89,10 +89,11 @@ def _table(block: Table) -> str:
     columns = ", ".join("auto" if a == "r" else "1fr" for a in block.align)
     align = ", ".join("right" if a == "r" else "left" for a in block.align)
     head = ", ".join(f"strong({_s(h)})" for h in block.headers)
-    cells = []
-    for index, row in enumerate(block.rows):
-        for cell in row:
-            cells.append(f"strong({_s(cell)})" if index == block.marked else f"text({_s(cell)})")
+    cells = [
+        f"strong({_s(cell)})" if index == block.marked else f"text({_s(cell)})"
+        for index, row in enumerate(block.rows)
+        for cell in row
+    ]
     caption = (
         f'\n#text(size: 8pt, fill: rgb("#5b6b79"), {_s(block.caption)})' if block.caption else ""
     )

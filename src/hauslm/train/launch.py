@@ -153,7 +153,8 @@ def main(argv: list[str] | None = None) -> int:
         with lock(_work(folder), "launch"):
             write_json(_work(folder) / PROCESS, state)
             ended = _run(folder, options)
-            write_json(_work(folder) / PROCESS, {**state, "ended": now(), **ended})
+        # After the lock is free: whoever reads that it is over may start the next one at once.
+        write_json(_work(folder) / PROCESS, {**state, "ended": now(), **ended})
     except HauslmError as error:
         sys.stderr.write(error.text() + "\n")
         return error.exit_code

@@ -1,0 +1,135 @@
+"""Free-standing questions: one setting, one card, an answer; tables; the picture."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hauslm.base.errors import UsageError
+from hauslm.plan.picture import stacked_bar
+from hauslm.plan.search import fitting_gpus, fitting_models, plan_free
+from hauslm.plan.tables import lab_as_it_stands
+
+LAB = "q_proj,k_proj,v_proj,o_proj"
+
+
+def test_published_row_mistral_lora():
+    """fms-acceleration: 24.87 GiB allocated; ours adds context and workspace."""
+    record = plan_free("mistral-7b-v0.1", "lora", "a100-80-sxm", 4096, 4, True, 16, LAB)
+    assert record.memory.peak_gib.value == pytest.approx(24.87, rel=0.08)
+    record = plan_free("mistral-7b-v0.1", "qlora", "a100-80-sxm", 4096, 4, True, 16, LAB)
+    assert record.memory.peak_gib.value == pytest.approx(15.25, rel=0.08)
+
+
+def test_the_lab_setting_does_not_fit_and_the_way_out_is_said():
+    record = plan_free("mistral-7b-v0.1", "lora", "rtx-4090", 2048, 1, False, 8, LAB, dropout=0.05)
+    assert not record.fits["rtx-4090"] and record.fits["32 GB"]
+    assert record.memory.peak_gib.value == pytest.approx(28.4, abs=0.2)
+    text = " ".join(s.text for s in record.suggestions)
+    assert "checkpointing" in text.lower() and "QLoRA" in text
+    assert lab_as_it_stands().memory.peak.value == pytest.approx(record.memory.peak_gib.value)
+
+
+def test_what_is_left_out_is_chosen_with_a_reason():
+    record = plan_free("llama-3.1-8b", "qlora", "rtx-4090")
+    assert record.fits["rtx-4090"]
+    assert all(s.reason.text for s in record.settings.values())
+    assert record.settings["seq_len"].value == 2048
+
+
+def test_without_a_card_the_smallest_size_is_named():
+    record = plan_free("llama-3.2-1b", "qlora", None, 1024, 1, True)
+    first = next(iter(record.fits))
+    assert first.endswith(" GB") and record.fits[first]
+
+
+def test_inference_counts_the_cache():
+    record = plan_free("mistral-7b-v0.3", "inference", "rtx-4090", 9400, 4)
+    assert record.memory.parts.kv_cache.value == pytest.approx(4 * 1.15, abs=0.05)
+    assert record.throughput.tokens_per_second.value > 100
+    large = plan_free("llama-3.1-70b", "inference", "rtx-4090", 4096, 1)
+    assert not large.fits["rtx-4090"]
+
+
+@pytest.mark.parametrize(
+    ("question", "code"),
+    [
+        ({"model": "mistral-7b-v0.33"}, "H120"),
+        ({"model": "gpt-4o"}, "H134"),
+        ({"model": "mistral-7b-v0.3", "gpu": "rtx-4900"}, "H120"),
+        ({"model": "mistral-7b-v0.3", "method": "lorra"}, "H138"),
+        ({"model": "mistral-7b-v0.3", "method": "full", "quantisation": "nf4"}, "H132"),
+        ({"model": "olmo-2-7b", "seq_len": 9000}, "H136"),
+        ({"model": "mistral-7b-v0.3", "targets": "q_porj"}, "H131"),
+        ({"model": "mistral-7b-v0.3", "method": "inference", "evidence": "trace"}, "H137"),
+    ],
+)
+def test_bad_questions_are_exit_2_with_a_next_step(question, code):
+    with pytest.raises(UsageError) as caught:
+        plan_free(**{"gpu": "rtx-4090", **question})
+    assert caught.value.code == code and caught.value.exit_code == 2
+    assert caught.value.next_step
+
+
+def test_a_config_json_is_a_model(tmp_path):
+    config = {
+        "model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "vocab_size": 32000,
+        "num_attention_heads": 16, "num_key_value_heads": 4, "intermediate_size": 5632,
+        "max_position_embeddings": 4096, "tie_word_embeddings": False,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    by_folder = plan_free(".", "lora", "rtx-4090", 1024, 1, root=tmp_path)
+    by_file = plan_free("config.json", "lora", "rtx-4090", 1024, 1, root=tmp_path)
+    assert by_folder.memory == by_file.memory
+    del config["hidden_size"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError) as caught:
+        plan_free(".", "lora", "rtx-4090", root=tmp_path)
+    assert "hidden_size" in str(caught.value) and caught.value.exit_code == 2
+
+
+def test_an_unknown_family_offers_the_trace(tmp_path):
+    config = {
+        "model_type": "gpt_neox", "hidden_size": 256, "num_hidden_layers": 4, "vocab_size": 1000,
+        "num_attention_heads": 4, "intermediate_size": 1024, "max_position_embeddings": 512,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError) as caught:
+        plan_free(".", "lora", "rtx-4090", 256, 1, root=tmp_path)
+    assert "trace" in str(caught.value) and caught.value.exit_code == 2
+    record = plan_free(".", "lora", "rtx-4090", 256, 1, False, evidence="trace", root=tmp_path)
+    assert record.evidence == "trace" and record.notices
+
+
+def test_trace_level_answers_like_the_formula():
+    formula = plan_free("llama-3.2-1b", "lora", "rtx-4090", 1024, 1, True)
+    traced = plan_free("llama-3.2-1b", "lora", "rtx-4090", 1024, 1, True, evidence="trace")
+    assert traced.evidence == "trace"
+    assert traced.memory.peak_gib.value == pytest.approx(formula.memory.peak_gib.value, rel=0.05)
+
+
+def test_which_models_fit_a_card():
+    table = fitting_models("rtx-4090")
+    by_name = {f.model: f for f in table}
+    assert by_name["mistral-7b-v0.3"].method
+    assert by_name["llama-3.1-70b"].method == ""
+    fitting = [f for f in table if f.method]
+    assert [f.parameters for f in fitting] == sorted((f.parameters for f in fitting), reverse=True)
+
+
+def test_which_card_a_model_needs():
+    table = fitting_gpus("llama-3.1-70b")
+    fits = {f.gpu for f in table if f.method}
+    assert "rtx-4090" not in fits and "h200-sxm" in fits
+
+
+def test_the_picture_reaches_as_far_as_the_peak():
+    record = plan_free("mistral-7b-v0.3", "qlora", "rtx-4090", 2048, 1, True)
+    picture = stacked_bar(record, 24, width=48)
+    bar = picture.splitlines()[0]
+    filled = len(bar.strip("[").split("|")[0].rstrip())
+    assert filled == pytest.approx(record.memory.peak_gib.value * 2, abs=1)
+    too_much = stacked_bar(record, 4, width=20).splitlines()[0]
+    assert len(too_much.split("|")[1]) > 5
+    assert "Gewichte" in stacked_bar(record, 24, language="de")
