@@ -17,6 +17,7 @@ STARTED := $(shell date +%s)
 help:
 	@echo "make demo   the whole way on the embedded model (creates $(VENV) first)"
 	@echo "make test   all tests, on the CPU, without network"
+	@echo "make lint   ruff, mypy --strict, import-linter, translations"
 	@echo "make test-all | bench | lock | wheel | clean"
 
 $(BIN)/python:

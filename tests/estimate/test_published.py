@@ -69,3 +69,10 @@ def test_every_row_left_out_says_why():
     for row in [*DATA["excluded"], *DATA["serving_excluded"]]:
         assert row["what"] and len(row["why"]) > 10
     assert all(row["source"] in DATA["sources"] for row in DATA["training"])
+
+
+def test_the_page_is_up_to_date():
+    page = ACCURACY.PAGE.read_text(encoding="utf-8")
+    assert f"Formula: {ACCURACY._summary([c.error for c in MEMORY])}." in page
+    assert f"{ACCURACY._summary([c.error for c in SERVING])}." in page
+    assert "Trace: " in page

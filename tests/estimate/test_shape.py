@@ -50,5 +50,5 @@ def test_joint_matrices_answer_to_the_separate_names():
 def test_unknown_module_names_the_nearest():
     with pytest.raises(UsageError) as caught:
         shape.adapted(_mistral(), ("q_porj",))
-    assert caught.value.code == "H131"
+    assert caught.value.code == "H151"
     assert "q_proj" in str(caught.value)

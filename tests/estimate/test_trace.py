@@ -82,7 +82,7 @@ def test_what_cannot_be_traced_says_so():
     s = TrainingSetup(MISTRAL, "lora", 64)
     with pytest.raises(UsageError) as caught:
         trace.trace_training_peak({"model_type": "nonsense"}, s)
-    assert caught.value.code == "H140"
+    assert caught.value.code == "H160"
     with pytest.raises(UsageError) as caught:
         trace.trace_training_peak(trace.config_of(MISTRAL), replace(s, ranks=2, sharding="fsdp"))
-    assert caught.value.code == "H142"
+    assert caught.value.code == "H162"

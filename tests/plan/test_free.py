@@ -56,13 +56,13 @@ def test_inference_counts_the_cache():
     ("question", "code"),
     [
         ({"model": "mistral-7b-v0.33"}, "H120"),
-        ({"model": "gpt-4o"}, "H134"),
+        ({"model": "gpt-4o"}, "H154"),
         ({"model": "mistral-7b-v0.3", "gpu": "rtx-4900"}, "H120"),
-        ({"model": "mistral-7b-v0.3", "method": "lorra"}, "H138"),
-        ({"model": "mistral-7b-v0.3", "method": "full", "quantisation": "nf4"}, "H132"),
-        ({"model": "olmo-2-7b", "seq_len": 9000}, "H136"),
-        ({"model": "mistral-7b-v0.3", "targets": "q_porj"}, "H131"),
-        ({"model": "mistral-7b-v0.3", "method": "inference", "evidence": "trace"}, "H137"),
+        ({"model": "mistral-7b-v0.3", "method": "lorra"}, "H158"),
+        ({"model": "mistral-7b-v0.3", "method": "full", "quantisation": "nf4"}, "H152"),
+        ({"model": "olmo-2-7b", "seq_len": 9000}, "H156"),
+        ({"model": "mistral-7b-v0.3", "targets": "q_porj"}, "H151"),
+        ({"model": "mistral-7b-v0.3", "method": "inference", "evidence": "trace"}, "H157"),
     ],
 )
 def test_bad_questions_are_exit_2_with_a_next_step(question, code):

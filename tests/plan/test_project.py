@@ -124,13 +124,13 @@ def test_full_fine_tuning_of_a_quantised_base_is_exit_2(tmp_path):
     text = "model: {base: mistral-7b-v0.3, quantisation: nf4}\ntraining: {method: full}\n"
     with pytest.raises(UsageError) as caught:
         made(text, tmp_path)
-    assert caught.value.code == "H132" and caught.value.exit_code == 2
+    assert caught.value.code == "H152" and caught.value.exit_code == 2
 
 
 def test_too_long_sequences_are_exit_2(tmp_path):
     with pytest.raises(UsageError) as caught:
         made("model: olmo-2-7b\ntraining: {seq_len: 100000}\n", tmp_path)
-    assert caught.value.code == "H136"
+    assert caught.value.code == "H156"
 
 
 def test_unknown_names_are_exit_2_with_the_nearest(tmp_path):

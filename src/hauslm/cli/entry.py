@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import time
@@ -47,8 +48,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("run", N_("Write the report from the records: Markdown, HTML, PDF, JSON.")),
     "run": ("run", N_("Every stage that is missing or out of date, in order.")),
     "catalog": ("catalog", N_("Models, GPUs, offers, tariffs and rules with sources and dates.")),
+    "prove-privacy": (
+        "prove",
+        N_("Run the stages in a network trap and count what tries to leave."),
+    ),
     "schema": ("project", N_("JSON Schema of the project file.")),
 }
+
+# Commands that listen; all others need no Internet socket at all.
+LISTENING = ("serve", "web")
+# Commands that may reach `analyse`, which may ask an endpoint that the project file names.
+REACH_ANALYSE = ("analyse", "run", "demo")
+_ENDPOINT = re.compile(r"""\bengine["']?\s*:\s*["']?openai\b""")
 
 
 class LazyGroup(click.Group):
@@ -61,7 +72,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"hauslm.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         command.help = translate(COMMANDS[cmd_name][1])
         return command
 
@@ -94,6 +105,14 @@ def _language_before_click(arguments: list[str]) -> str:
 
 def _project_language(arguments: list[str]) -> str:
     """`language:` of the project file, by a cheap look (the real reading comes later)."""
+    for line in _project_text(arguments).splitlines():
+        if line.startswith("language:"):
+            return line.split(":", 1)[1].split("#")[0].strip(" \"'")
+    return ""
+
+
+def _project_text(arguments: list[str]) -> str:
+    """The beginning of the project file, or '' if there is none to read."""
     folder = "."
     for position, argument in enumerate(arguments):
         if argument == "-C" and position + 1 < len(arguments):
@@ -104,10 +123,22 @@ def _project_language(arguments: list[str]) -> str:
         contextlib.suppress(OSError, UnicodeDecodeError),
         (Path(folder).expanduser() / "hauslm.yaml").open(encoding="utf-8") as stream,
     ):
-        for line in stream.read(1 << 16).splitlines():
-            if line.startswith("language:"):
-                return line.split(":", 1)[1].split("#")[0].strip(" \"'")
+        return stream.read(1 << 16)
     return ""
+
+
+def _shut_the_door(arguments: list[str]) -> None:
+    """The guard's mode by command, before anything else: the kernel's filter is for good.
+
+    Left without that filter: the trap of `prove-privacy`, whose control must be able to send, and
+    commands that may ask an endpoint which the project file names. `check` tells what is in force.
+    """
+    command = arguments[0] if arguments else ""
+    if command in LISTENING:
+        egress.shut("loopback")
+        return
+    asks = command in REACH_ANALYSE and bool(_ENDPOINT.search(_project_text(arguments)))
+    egress.shut("strict", kernel=not asks and command != "prove-privacy")
 
 
 @click.group(
@@ -144,7 +175,7 @@ def _options_after_command(arguments: list[str]) -> list[str]:
 def entry(arguments: list[str] | None = None) -> int:
     """Run and return the exit code; nothing but sentences reaches the user."""
     arguments = _options_after_command(list(sys.argv[1:] if arguments is None else arguments))
-    egress.shut("strict")
+    _shut_the_door(arguments)
     code = _language_before_click(arguments)
     words.use_language(code if code in words.available_languages() else "en")
     group.help = translate(

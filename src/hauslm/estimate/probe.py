@@ -72,7 +72,7 @@ def device_for(gpu_name: str | None) -> str | None:
 
 
 def probe(config: dict[str, Any], setup: TrainingSetup, device: str) -> Measured:
-    """Run the steps in a child process. MissingError H541 if they fail there."""
+    """Run the steps in a child process. MissingError H546 if they fail there."""
     small = _affordable(setup, device)
     answers = [_child(config, _with_layers(small, n), device) for n in LAYERS]
     return _compare(setup, small, answers, device)
@@ -116,7 +116,7 @@ def _child(config: dict[str, Any], s: TrainingSetup, device: str) -> dict[str, f
 
 def _failed(reason: str) -> MissingError:
     return MissingError(
-        "H541",
+        "H546",
         say("The probe did not run through on this machine ({reason}).", reason=reason),
         next_step=say("Use --evidence trace, which needs no device."),
     )
@@ -194,7 +194,7 @@ def _setup_from(data: dict[str, Any]) -> TrainingSetup:
     return TrainingSetup(architecture=architecture, targets=fixed, **data)
 
 
-def _measure(config: dict[str, Any], s: TrainingSetup, device: str) -> dict[str, float]:
+def measure(config: dict[str, Any], s: TrainingSetup, device: str) -> dict[str, float]:
     """Seconds of the fastest step, and the most memory above what was at rest."""
     import time
 
@@ -250,7 +250,7 @@ def _memory(device: str, *, restart: bool) -> float:
 
 def _main() -> None:
     order = json.loads(sys.stdin.read())
-    answer = _measure(order["config"], _setup_from(order["setup"]), order["device"])
+    answer = measure(order["config"], _setup_from(order["setup"]), order["device"])
     print(json.dumps(answer))
 
 

@@ -108,7 +108,7 @@ def analysis_throughput(
     shape.require_understood(architecture)
     if tokens_in < 0 or tokens_out < 0 or tokens_in + tokens_out < 1:
         raise UsageError(
-            "H133",
+            "H153",
             say("A document needs at least one token."),
             next_step=say("Give the tokens of prompt and answer per document."),
         )

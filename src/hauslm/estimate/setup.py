@@ -76,13 +76,13 @@ class TrainingSetup:
         return replace(self, checkpointed_layers=self.architecture.n_layers)
 
     def check(self, any_family: bool = False) -> None:
-        """Raise UsageError H132 for a combination that cannot exist, H130 for an unknown layout."""
+        """Raise UsageError H152 for a combination that cannot exist, H150 for an unknown layout."""
         if not any_family:
             shape.require_understood(self.architecture)
         refusal = _refusal(self)
         if refusal is not None:
             what, step = refusal
-            raise UsageError("H132", what, next_step=step)
+            raise UsageError("H152", what, next_step=step)
 
 
 def _refusal(s: TrainingSetup) -> tuple[Sentence, Sentence] | None:

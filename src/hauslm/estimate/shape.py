@@ -90,10 +90,10 @@ class Counts:
 
 
 def require_understood(architecture: Architecture) -> None:
-    """Raise UsageError H130 for a block layout that the formula does not know."""
+    """Raise UsageError H150 for a block layout that the formula does not know."""
     if architecture.family not in UNDERSTOOD_FAMILIES:
         raise UsageError(
-            "H130",
+            "H150",
             say(
                 "The memory formula does not know the architecture '{family}'.",
                 family=architecture.family,
@@ -185,7 +185,7 @@ def active_linear_parameters(architecture: Architecture) -> float:
 def adapted(architecture: Architecture, targets: Targets) -> tuple[Linear, ...]:
     """The linear layers of a block that get an adapter; fused experts: see `adapts_experts`.
 
-    Raises UsageError H131 for a module name that the block does not have.
+    Raises UsageError H151 for a module name that the block does not have.
     """
     here = linears(architecture)
     if targets == "attention":
@@ -199,7 +199,7 @@ def adapted(architecture: Architecture, targets: Targets) -> tuple[Linear, ...]:
     for name in wanted:
         if name not in names:
             raise UsageError(
-                "H131",
+                "H151",
                 say("The model has no module named '{name}'.", name=name),
                 next_step=did_you_mean(name, names),
             )

@@ -184,13 +184,13 @@ def trace_training_peak(
 
     `config` is a config.json's content; any causal language model that transformers knows. The
     parts are split as far as they are known exactly (weights, adapter, gradients, optimizer,
-    logits); what is left is activations. Raises UsageError H140/H131/H141 where a model cannot be
-    built or traced, H142 for what only the formula knows.
+    logits); what is left is activations. Raises UsageError H160/H151/H161 where a model cannot be
+    built or traced, H162 for what only the formula knows.
     """
     setup.check(any_family=True)
     if setup.loss in UNTRACED_LOSSES or (setup.sharding == "fsdp" and setup.ranks > 1):
         raise UsageError(
-            "H142",
+            "H162",
             say("A trace knows neither sharded weights nor the loss kernels of other packages."),
             next_step=say("Use --evidence formula."),
         )
@@ -202,7 +202,7 @@ def trace_training_peak(
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             raise UsageError(
-                "H141",
+                "H161",
                 say("This model cannot be traced ({reason}).", reason=reason),
                 next_step=say("Use --evidence formula, or --evidence probe on the real device."),
             ) from error

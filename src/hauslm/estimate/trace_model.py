@@ -175,7 +175,7 @@ def _transformers_config(config: dict[str, Any], layers: int) -> Any:
     kind = text.get("model_type", config.get("model_type"))
     if kind not in CONFIG_MAPPING:
         raise UsageError(
-            "H140",
+            "H160",
             say("transformers does not know the architecture '{kind}'.", kind=str(kind)),
             next_step=say("Check model_type in the model's config.json."),
         )
@@ -299,7 +299,7 @@ def _adapted(model: nn.Module, s: TrainingSetup) -> nn.Module:
         )
     except ValueError as error:
         raise UsageError(
-            "H131",
+            "H151",
             say("The adapter does not go onto this model ({reason}).", reason=str(error)[:200]),
             next_step=say("Give --targets all-linear, or names of modules that the model has."),
         ) from error

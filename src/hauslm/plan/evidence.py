@@ -33,10 +33,14 @@ def profile_path() -> Path:
 
 
 def correction(
-    machine: Machine, base: Subject, profile: Path | None
+    machine: Machine, profile: Path | None, evidence: Evidence = "formula"
 ) -> tuple[Correction, list[Sentence]]:
-    """What an earlier probe on this kind of machine measured, with a sentence that says so."""
-    if profile is None or not profile.is_file():
+    """What an earlier probe on this kind of machine measured, with a sentence that says so.
+
+    A new probe starts from the plain formula: it must not be compared with a corrected one.
+    """
+    profile = profile or profile_path()
+    if evidence == "probe" or not profile.is_file():
         return NOTHING_MEASURED, []
     try:
         entry = json.loads(profile.read_text(encoding="utf-8"))["machines"][machine.id]
@@ -104,7 +108,7 @@ def _probed(
     device = device_for(machine.gpu.name if machine.gpu is not None else None)
     if device is None:
         raise MissingError(
-            "H540",
+            "H545",
             say("There is no {gpu} in this computer to probe.", gpu=str(machine.name)),
             next_step=say("Run the plan on the machine that will train, or use --evidence trace."),
         )
@@ -131,10 +135,10 @@ def _probed(
 
 
 def refuse_probe_of_inference(evidence: Evidence, setup: TrainingSetup | None) -> None:
-    """Traces and probes are of training steps only (H137)."""
+    """Traces and probes are of training steps only (H157)."""
     if evidence != "formula" and setup is None:
         raise UsageError(
-            "H137",
+            "H157",
             say("Inference is planned by formula only."),
             next_step=say("Leave --evidence out, or plan a training method."),
         )

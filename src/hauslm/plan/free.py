@@ -65,7 +65,7 @@ def plan_free(
     """
     if method not in METHODS:
         raise UsageError(
-            "H138",
+            "H158",
             say("'{method}' is no way of using a model.", method=method),
             next_step=did_you_mean(method, METHODS),
         )
@@ -109,7 +109,7 @@ def _length(base: Subject, seq_len: int | None) -> Chosen:
         return Chosen(value, say("A usual length, as none was given."))
     if seq_len > context:
         raise UsageError(
-            "H136",
+            "H156",
             say("Sequences of {tokens:,} tokens exceed the {context:,} that the model reads.",
                 tokens=seq_len, context=context),
             where="--seq-len",
@@ -146,7 +146,7 @@ def _training(
     progress: Progress | None,
 ) -> Plan:
     machine = machine or _smallest(setup, micro, checkpointing)
-    correction, notices = levels.correction(machine, base, profile)
+    correction, notices = levels.correction(machine, profile, evidence)
     chosen = _chosen(setup, machine, micro, checkpointing, correction)
     chosen, level, said = levels.confirm(chosen, base, machine, evidence, False, profile, progress)
     advice: list[Sentence] = []
@@ -248,7 +248,7 @@ def _serving(
     machine = machine or subjects.card("rtx-4090")
     if machine.gpu is None:
         raise UsageError(
-            "H139",
+            "H159",
             say("Inference is planned for a card of the catalog."),
             where="--gpu",
             next_step=say("hauslm catalog gpus lists them."),

@@ -50,7 +50,7 @@ class Wanted:
             )
         if fixed > context:
             raise UsageError(
-                "H136",
+                "H156",
                 say(
                     "Sequences of {tokens:,} tokens exceed the {context:,} that the model reads.",
                     tokens=fixed,

@@ -46,7 +46,7 @@ def plan(
     """The plan of a project: settings that fit and are fastest, with memory, time, energy, cost.
 
     `gpu_override` plans for another card of the catalog. `machine_profile` is the JSON file of an
-    earlier probe (`estimate.probe`); with `evidence="probe"` it is written. A plan that does not fit
+    earlier probe (`estimate.probe`), by default the user's; with `evidence="probe"` it is written. A plan that does not fit
     is returned, with suggestions; whether that ends the process is for the caller. Raises UsageError
     for combinations that cannot exist.
     """
@@ -55,7 +55,7 @@ def plan(
     )
     machine, notices = _machine(scenario, decision, gpu_override)
     wanted = Wanted(scenario, base, machine, amount(scenario, corpus, project_root))
-    correction, said = levels.correction(machine, base, machine_profile)
+    correction, said = levels.correction(machine, machine_profile, evidence)
     notices = [*notices, *said, *_context_notices(base, wanted.amount)]
     by_length = [points(wanted.grid(n), machine, correction) for n in wanted.seq_lens()]
     found = [point for group in by_length for point in group]

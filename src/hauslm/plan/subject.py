@@ -97,7 +97,7 @@ def _from_catalog(identity: str) -> Subject:
     model = load.model(identity)
     if model.architecture is None:
         raise UsageError(
-            "H134",
+            "H154",
             say(
                 "The catalog does not know the shape of {model}; nothing can be planned.",
                 model=identity,
@@ -113,14 +113,14 @@ def _from_file(name: str, place: Path, trace: bool) -> Subject:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
-            "H135",
+            "H155",
             say("The configuration of the model cannot be read ({reason}).", reason=str(error)),
             where=str(file),
             next_step=say("Give the folder that holds the model's config.json."),
         ) from error
     if not isinstance(config, dict):
         raise UsageError(
-            "H135", say("The configuration of the model is no mapping."), where=str(file)
+            "H155", say("The configuration of the model is no mapping."), where=str(file)
         )
     try:
         return Subject(name, architecture_of(config, str(file)), config)
