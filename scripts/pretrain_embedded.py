@@ -820,6 +820,46 @@ def chat_check(
     return result
 
 
+@torch.no_grad()
+def instruction_check(
+    model: Model, tokenizer: Any, docs: list[Document], seed: int
+) -> dict[str, dict[str, float]]:
+    """Does the model go by the instruction? The same snippets under two instructions.
+
+    A model that answers de or en to both has learnt the answer and not the question.
+    """
+    rng = random.Random(seed)
+    model.eval()
+    found = ([p for p in d.text.split("\n") if len(p) > 700 and p[0].isalpha()] for d in docs)
+    texts = [(d.lang, rng.choice(ps)) for d, ps in zip(docs, found, strict=True) if ps]
+    result: dict[str, dict[str, float]] = {}
+    for length in (100, 300, 700):
+        row: dict[str, float] = {"prompts": len(texts)}
+        for task in ("language", "continue"):
+            prompts = tokenizer.apply_chat_template(
+                [
+                    [{"role": "user", "content": PROMPTS[task]["en"][0].format(text=t[:length])}]
+                    for _, t in texts
+                ],
+                add_generation_prompt=True,
+                padding=True,
+                return_tensors="pt",
+                return_dict=True,
+            )
+            made = model.generate(**prompts, max_new_tokens=24, do_sample=False)
+            new = made[:, prompts["input_ids"].shape[1] :].tolist()
+            answers = [str(tokenizer.decode(r, skip_special_tokens=True)).strip() for r in new]
+            pairs = list(zip(answers, texts, strict=True))
+            if task == "language":
+                row["language_right"] = sum(a == lang for a, (lang, _) in pairs) / len(texts)
+            else:
+                row["continue_answered_de_or_en"] = sum(a in {"de", "en"} for a in answers) / len(
+                    texts
+                )
+        result[str(length)] = row
+    return result
+
+
 def eval_documents(data: Path, lang: str) -> list[Document]:
     """The unseen texts: crop science (English), digital humanities (German)."""
     name = {"en": "corpus_crops/valid.jsonl", "de": "german/dhd/dev.jsonl"}[lang]
@@ -854,7 +894,8 @@ scratch, that travels inside the package `hauslm`. With it every step of the pac
 LoRA training, evaluation, serving) runs on a fresh machine, offline, on a CPU.
 
 **It shows the way, not quality.** It writes text in the manner of a scientific article, repeats
-itself, and knows next to nothing. Do not use its answers. For real work choose a base model from the catalogue.
+itself, and knows next to nothing. Do not use its answers. For real work choose a base model
+from the catalogue.
 
 ## Figures
 
@@ -894,6 +935,14 @@ texts, greedy, at most 128 new tokens:
 |---|---|---|
 {chat}
 
+**Does it go by the instruction?** The same snippets of unseen texts, once with the question for
+the language, once with the request to continue. Where the last column is high, it answers by
+the look of the text and not by the instruction.
+
+| characters of the snippet | language named rightly | request to continue answered "de" or "en" |
+|---|---|---|
+{instruction}
+
 ## Training texts
 
 | texts | documents | licence | origin |
@@ -931,8 +980,8 @@ machine sees another number of tokens and gets other weights.
 ## Limits
 
 - Facts, numbers and names in its output are invented.
-- Tasks outside the few kinds of prompts above are not learnt; without further training it
-  follows no instruction.
+- Without further training it follows no instruction: it names the language of a short text,
+  ends its answers, and tells hardly one kind of prompt from another.
 - Biomedical English and the German of humanities conferences only; no code, no other language.
 - It has had no safety training, and it repeats what stands in its training texts.
 - Text such as `[INST]` or `</s>` inside a message is read as the control token. Whoever builds
@@ -952,6 +1001,10 @@ def model_card(args: argparse.Namespace, figures: dict[str, Any], counts: dict[s
         f"| {task} | {row['ended_by_end_token']:.0%} | {row['exactly_right']:.0%} |"
         for task, row in figures["chat"].items()
     )
+    instruction = "\n".join(
+        f"| {length} | {row['language_right']:.0%} | {row['continue_answered_de_or_en']:.0%} |"
+        for length, row in figures["instruction"].items()
+    )
     total = sum(counts["stream"].values())
     return CARD.format(
         name=NAME,
@@ -970,6 +1023,7 @@ def model_card(args: argparse.Namespace, figures: dict[str, Any], counts: dict[s
         sha=figures["weights_sha256"],
         bits=bits,
         chat=chat,
+        instruction=instruction,
         english=counts["english"],
         dhd=counts["dhd"],
         rki=counts["rki"],
@@ -1035,6 +1089,7 @@ def finish(
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "bits_per_byte": bits,
         "chat": chat_check(model, tokenizer, mixed, args.seed),
+        "instruction": instruction_check(model, tokenizer, mixed, args.seed),
     }
     english = [d for d in docs if d.lang == "en"]
     german = [d for d in docs if d.lang == "de"]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # records and scenario need pydantic; annotations do not
         Decision,
         Evaluation,
         Plan,
+        Privacy,
         Record,
         Run,
     )
@@ -689,6 +690,29 @@ def stage_html(project: Project, stage: Stage, language: str) -> str:
     if not project.folder.record(stage.record).is_file():
         return ""
     return fragment(load_record(project, stage.record), language)
+
+
+def prove_privacy(
+    root: Path | str = ".", *, until: str | None = None, progress: Progress | None = None
+) -> Privacy:
+    """The stages (up to `until`) in a network trap; leaves `records/privacy.json`."""
+    from hauslm.prove import DEFAULT, prove
+
+    if until is not None and until not in DEFAULT:
+        raise UsageError(
+            "H101",
+            say("There is no stage '{name}'.", name=until),
+            next_step=did_you_mean(until, DEFAULT),
+        )
+    stages = DEFAULT if until is None else DEFAULT[: DEFAULT.index(until) + 1]
+    return prove(Path(root), stages=stages, progress=progress)
+
+
+def privacy_verdict(record: Privacy) -> None:
+    """Nothing if the proof passed; else the error that says why not."""
+    from hauslm.prove import verdict
+
+    verdict(record)
 
 
 def check(root: Path | str = ".") -> list[Any]:

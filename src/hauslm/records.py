@@ -545,7 +545,8 @@ class Privacy(Record):
     control_packets: int | None
     attempts: tuple[dict[str, str], ...] = ()
     layers: dict[str, Said] = Field(default_factory=dict)
-    stages: dict[str, str] = Field(default_factory=dict)
+    stages: dict[str, str] = Field(default_factory=dict)  # packets by stage
+    controls: dict[str, int] = Field(default_factory=dict)  # packets by way out, past the guard
     kernel: str = ""
     limits: tuple[Said, ...] = ()
 

@@ -98,6 +98,18 @@ _HEAD = {
 }
 
 
+# The sheet's own configuration, written out; `preset: default` is the one with evidence.
+_LAB_ADAPTER: dict[str, Any] = {
+    "adapter.preset": "lab",
+    "adapter.r": 8,
+    "adapter.lora_alpha": 16,
+    "adapter.lora_dropout": 0.05,
+    "adapter.target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "adapter.bias": "none",
+    "adapter.task_type": "CAUSAL_LM",
+}
+
+
 def _nested(answers: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for dotted, value in answers.items():
@@ -168,24 +180,19 @@ def write_project_file(root: Path, answers: Mapping[str, Any], *, overwrite: boo
     values |= {
         "documents.paths": answers.get("documents.paths", ["documents"]),
         "model.base": answers.get("model.base", "mistral-7b-v0.3"),
-        # The sheet's own configuration, written out; `preset: default` is the one with evidence.
-        "adapter.preset": "lab",
-        "adapter.r": 8,
-        "adapter.lora_alpha": 16,
-        "adapter.lora_dropout": 0.05,
-        "adapter.target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
-        "adapter.bias": "none",
-        "adapter.task_type": "CAUSAL_LM",
     }
+    if answers.get("adapter.preset", "lab") == "lab":
+        values |= _LAB_ADAPTER
     values |= {k: v for k, v in answers.items() if k not in values}
     code = values["language"]
     comments = {q.field: translate(q.why, code) for q in QUESTIONS}
-    comments["adapter.preset"] = translate(
-        N_(
-            "The lab sheet's LoRA; for preset 'default' (all linear layers, r 16) delete the lines below it."
-        ),
-        code,
-    )
+    if "adapter.r" in values:
+        comments["adapter.preset"] = translate(
+            N_(
+                "The lab sheet's LoRA; for preset 'default' (all linear layers, r 16) delete the lines below it."
+            ),
+            code,
+        )
     comments["model.base"] = translate(
         N_("A catalog id, a folder with config.json, or 'embedded' (shows the way, not quality)."),
         code,
@@ -276,9 +283,10 @@ def write_demo(root: Path, code: str) -> Path:
 _DEMO: dict[str, Any] = {
     "model.base": "embedded",
     "documents.paths": ["documents"],
-    "adapter.lora_dropout": 0.05,
-    "training.epochs": 1,
-    "training.learning_rate": 0.002,
+    # A model this small needs all linear layers and a high rate to move at all in a minute.
+    "adapter.preset": "default",
+    "training.epochs": 2,
+    "training.learning_rate": 0.006,
     "evaluation.task.file": "tasks/roles.jsonl",
     "evaluation.task.kind": "classification",
     "evaluation.glossary": "glossary.yaml",
@@ -303,7 +311,7 @@ class Check:
 
 def check(root: Path) -> list[Check]:
     """Look around: Python, packages, GPU, memory, disk, base model, network guard, project file."""
-    rows = [_python(), *_packages(), _gpu(), _memory(), _disk(root), _guard()]
+    rows = [_python(), *_packages(), _gpu(), _memory(), _disk(root), *_guard()]
     rows += _project(root)
     return rows
 
@@ -398,14 +406,22 @@ def _disk(root: Path) -> Check:
     )
 
 
-def _guard() -> Check:
+def _guard() -> list[Check]:
+    """A layer that is missing is shown as missing: what it would hold back is then not held back."""
     on = egress.mode() != "open"
-    return Check(
-        say("Network guard"),
-        on,
-        say("mode {mode}", mode=egress.mode()),
-        "" if on else say("Start hauslm through its command; the guard is on there."),
-    )
+    step = say("Start hauslm through its command; the guard is on there.")
+    if on:
+        step = say("hauslm prove-privacy measures what leaves in spite of it.")
+    return [
+        Check(
+            say("Network guard: {layer}", layer=translate(layer.name)),
+            layer.active,
+            layer.said,
+            "" if layer.active else step,
+            required=not on,
+        )
+        for layer in egress.layers()
+    ]
 
 
 def _project(root: Path) -> list[Check]:

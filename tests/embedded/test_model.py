@@ -146,8 +146,8 @@ def test_answers_end(model: Any, tokenizer: Any) -> None:
 
 @pytest.mark.parametrize(("text", "code"), [(ENGLISH, "en"), (GERMAN, "de")])
 def test_language_is_named(model: Any, tokenizer: Any, text: str, code: str) -> None:
-    """The one trained task that a model of this size does without mistakes."""
-    prompt = f"Which language is this text in? Answer de or en.\n\n{text}"
+    """The one task it has learnt, on snippets as long as those it was trained on (to 400)."""
+    prompt = f"Which language is this text in? Answer de or en.\n\n{text[:300]}"
     assert answer(model, tokenizer, prompt)[0] == code
 
 
@@ -158,12 +158,15 @@ def xz_bits_per_byte(text: str) -> float:
     return 8 * len(packed) / len(text.encode())
 
 
-@pytest.mark.parametrize(("text", "bound"), [(ENGLISH, 2.4), (GERMAN, 2.8)])
+@pytest.mark.parametrize(("text", "bound"), [(ENGLISH, 1.8), (GERMAN, 1.8)])
 def test_unseen_text_is_predicted(model: Any, tokenizer: Any, text: str, bound: float) -> None:
-    """Bits per byte far below xz; an untrained model of this tokenizer needs about 4."""
+    """Bits per byte: guessing any token alike takes 2.7 (English) and 3.2 (German).
+
+    Measured: 1.52 and 1.42. xz has no chance on so short a text; eval.json has it on long ones.
+    """
     ids = tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         loss = float(model(input_ids=ids, labels=ids).loss)
     bits = loss * (ids.shape[1] - 1) / math.log(2) / len(text.encode())
     assert bits < bound
-    assert bits < 0.75 * xz_bits_per_byte(text)
+    assert bits < 0.5 * xz_bits_per_byte(text)

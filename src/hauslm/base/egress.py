@@ -186,8 +186,9 @@ def shut(new_mode: str = "strict", *, kernel: bool = True) -> None:
         sys.addaudithook(_hook)
         _hook_installed = True
     if kernel and new_mode in ("strict", "loopback"):
-        reason = seccomp.install("strict" if new_mode == "strict" else "loopback")
-        _no_filter = reason or _no_filter
+        profile: seccomp.Profile = "strict" if new_mode == "strict" else "loopback"
+        if seccomp.state() not in ("strict", profile):
+            _no_filter = seccomp.install(profile) or _no_filter
 
 
 def _refuse_if_narrower(new_mode: str) -> None:

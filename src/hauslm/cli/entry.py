@@ -23,7 +23,7 @@ import click
 from hauslm.base import egress, words
 from hauslm.base.errors import HauslmError, Interrupted
 from hauslm.base.version import __version__
-from hauslm.base.words import N_, say, translate
+from hauslm.base.words import N_, Sentence, say, translate
 
 # name -> (module below hauslm.cli, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -127,18 +127,23 @@ def _project_text(arguments: list[str]) -> str:
     return ""
 
 
-def _shut_the_door(arguments: list[str]) -> None:
+def _shut_the_door(arguments: list[str]) -> Sentence | None:
     """The guard's mode by command, before anything else: the kernel's filter is for good.
 
     Left without that filter: the trap of `prove-privacy`, whose control must be able to send, and
-    commands that may ask an endpoint which the project file names. `check` tells what is in force.
+    commands that may ask an endpoint which the project file names: these get a notice, returned.
     """
     command = arguments[0] if arguments else ""
     if command in LISTENING:
         egress.shut("loopback")
-        return
+        return None
     asks = command in REACH_ANALYSE and bool(_ENDPOINT.search(_project_text(arguments)))
     egress.shut("strict", kernel=not asks and command != "prove-privacy")
+    if not asks or {"--quiet", "-q"} & set(arguments):
+        return None
+    return say(
+        "The project file names an endpoint, so this command runs without the kernel's filter; the audit hook alone guards it."
+    )
 
 
 @click.group(
@@ -175,7 +180,7 @@ def _options_after_command(arguments: list[str]) -> list[str]:
 def entry(arguments: list[str] | None = None) -> int:
     """Run and return the exit code; nothing but sentences reaches the user."""
     arguments = _options_after_command(list(sys.argv[1:] if arguments is None else arguments))
-    _shut_the_door(arguments)
+    notice = _shut_the_door(arguments)
     code = _language_before_click(arguments)
     words.use_language(code if code in words.available_languages() else "en")
     group.help = translate(
@@ -183,6 +188,8 @@ def entry(arguments: list[str] | None = None) -> int:
             "hauslm brings a team's language model in-house: decide, plan, prepare, train, evaluate, share, analyse, serve. Everything runs offline."
         )
     )
+    if notice is not None:
+        _tell(notice.text())
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _stop)
     try:
