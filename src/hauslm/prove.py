@@ -57,7 +57,9 @@ _LINKED_ABOVE_BYTES = 16 << 20  # weights are linked, not copied: no stage write
 # The control, one per way out: plain Python, native code past Python, a shell.
 _CONTROLS = {
     N_("Python TCP"): f"import socket; socket.create_connection(('{trap.TARGET}', 443), 0.3)",
-    N_("Python TCP, IPv6"): f"import socket; socket.create_connection(('{trap.TARGET6}', 443), 0.3)",
+    N_(
+        "Python TCP, IPv6"
+    ): f"import socket; socket.create_connection(('{trap.TARGET6}', 443), 0.3)",
     N_("UDP"): f"import socket; socket.socket(2, 2).sendto(b'control', ('{trap.TARGET}', 53))",
     N_("Name look-up (DNS)"): "import socket; socket.getaddrinfo('control.example', 443)",
 }
@@ -79,13 +81,13 @@ def prove(
 
     `root` is a project folder; without a project file in it the demo's project is taken. The project
     itself is not touched: the stages work on a copy. Whether the record is a proof says `passed`;
-    `verdict` turns anything else into an error. H137 for a stage that cannot be run here.
+    `verdict` turns anything else into an error. H140 for a stage that cannot be run here.
     """
     progress = progress or Silent()
     for name in stages:
         if name not in STAGES:
             raise UsageError(
-                "H137",
+                "H140",
                 say("'{name}' cannot be run in the trap.", name=name),
                 next_step=did_you_mean(name, STAGES),
             )
@@ -235,7 +237,7 @@ def _change(data: Any, dotted: str, change: Any) -> None:
 def _anchored(value: Any, root: Path) -> Any:
     if isinstance(value, list):
         return [_anchored(v, root) for v in value]
-    if isinstance(value, str) and os.path.normpath(value).split(os.sep)[0] == "..":
+    if isinstance(value, str) and Path(os.path.normpath(value)).parts[:1] == ("..",):
         return str(root / value)
     return value
 
@@ -268,7 +270,10 @@ def _commands(copy: Path, stages: Sequence[str], log: Path) -> list[dict[str, An
     commands.append({"name": "guard", "argv": [*mine, "guard"], "env": {"LANGUAGE": "en"}})
     plain = [sys.executable, "-I", "-c"]
     commands += [{"name": f"control: {n}", "argv": [*plain, c]} for n, c in _CONTROLS.items()]
-    for name, argv in ((N_("Native code"), [*plain, _NATIVE]), (N_("Shell"), ["bash", "-c", _SHELL])):
+    for name, argv in (
+        (N_("Native code"), [*plain, _NATIVE]),
+        (N_("Shell"), ["bash", "-c", _SHELL]),
+    ):
         commands.append({"name": f"control: {name}", "argv": argv})
     return commands
 
@@ -471,7 +476,12 @@ def _free_port() -> int:
 
 
 def _request(
-    process: subprocess.Popen[bytes], port: int, token: str, method: str, path: str, body: Any = None
+    process: subprocess.Popen[bytes],
+    port: int,
+    token: str,
+    method: str,
+    path: str,
+    body: Any = None,
 ) -> Any:
     """One answer of the server, for which it is given time to load; OSError if there is none."""
     import http.client

@@ -102,7 +102,7 @@ def _python(code: str, **options: Any) -> str:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, **options
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return str(done.stdout).strip()
 
 
 @needs_seccomp
@@ -158,7 +158,9 @@ def test_a_server_under_loopback_answers_and_cannot_call() -> None:
     )
     import socket
 
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         port = int(server.stdout.readline())
         with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
@@ -224,7 +226,9 @@ def test_a_layer_that_is_missing_is_never_green() -> None:
 
 @needs_seccomp
 def test_all_layers_are_active_in_a_command() -> None:
-    code = "from hauslm.base import egress; egress.shut(); print([l.active for l in egress.layers()])"
+    code = (
+        "from hauslm.base import egress; egress.shut(); print([l.active for l in egress.layers()])"
+    )
     assert _python(code) == "[True, True, True, True]"
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import conftest
+from . import conftest
 from hauslm.base.errors import DataError
 from hauslm.data.document import Document
 from hauslm.data.examples import (

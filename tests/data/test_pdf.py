@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data import making
+from . import making
 from hauslm.data.document import Document
 from hauslm.data.reading import read_documents
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data import making
+from . import making
 from hauslm.base.errors import DataError
 from hauslm.data import readers as readers_package
 from hauslm.data.document import PARTS, Document, Limits, clean, normal_doi, normal_title, tidy

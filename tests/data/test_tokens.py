@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import conftest
+from . import conftest
 from hauslm.base.errors import DataError, MissingError
 from hauslm.data.tokens import Tokenizer
 from hauslm.embedded import MODEL

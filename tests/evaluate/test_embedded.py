@@ -107,7 +107,7 @@ def test_figures_are_those_of_the_model(
     texts = [d["text"] for d in made.documents if d["split"] == "test"]
     expected = sum(map(bits_of, texts)) / sum(len(t.encode()) for t in texts)
     assert metrics(result, "base")["bits_per_byte"] == pytest.approx(expected, rel=1e-3)
-    assert metrics(result, "adapter")["bits_per_byte"] != pytest.approx(expected, rel=1e-3)
+    assert metrics(result, "adapter")["bits_per_byte"] != pytest.approx(expected, rel=1e-5)
     assert result.forgetting["kl_nats_per_token"] > 0
     assert result.memorisation["spans"] > 0 and result.memorisation["canaries"]
     assert result.verdict == "no_evidence"  # three documents can show nothing

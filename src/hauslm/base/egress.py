@@ -53,6 +53,7 @@ SWITCHES = {
 
 _WATCHED = frozenset(
     (
+        "socket.__new__",
         "socket.connect",
         "socket.sendto",
         "socket.sendmsg",
@@ -120,6 +121,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _allowed(event: str, args: tuple[Any, ...]) -> tuple[bool, str]:
+    if event == "socket.__new__":
+        return _may_be_made(*args[1:3])
     if event in ("socket.getaddrinfo", "socket.gethostbyname"):
         target = str(args[0])
     else:
@@ -136,6 +139,18 @@ def _allowed(event: str, args: tuple[Any, ...]) -> tuple[bool, str]:
         # After the permitted name was looked up, the connect carries its address: kept in _resolved.
         return target == permitted or target in _resolved or _is_loopback(target), target
     return False, target
+
+
+_INTERNET = {2: "AF_INET", 10: "AF_INET6", 30: "AF_INET6"}  # 30: macOS
+_DATAGRAM_OR_RAW = (2, 3)
+
+
+def _may_be_made(family: int, kind: int) -> tuple[bool, str]:
+    """The kernel's filter refuses these sockets with a bare errno; here the caller is kept as well."""
+    name = _INTERNET.get(family)
+    if name is None or _mode.startswith("cloud:"):
+        return True, ""
+    return _mode == "loopback" and (kind & 0xF) not in _DATAGRAM_OR_RAW, name
 
 
 _resolved: set[str] = set()
@@ -236,11 +251,15 @@ def _kernel_filter() -> Layer:
     closed = seccomp.state()
     if closed == "strict":
         return Layer(
-            name, True, say("active: no Internet socket can be made, also by native code and children")
+            name,
+            True,
+            say("active: no Internet socket can be made, also by native code and children"),
         )
     if closed == "loopback":
         return Layer(
-            name, True, say("active: this process can listen, but call nobody, nor can its children")
+            name,
+            True,
+            say("active: this process can listen, but call nobody, nor can its children"),
         )
     return Layer(name, False, say("not proven: {reason}", reason=_no_filter))
 

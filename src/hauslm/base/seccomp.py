@@ -288,7 +288,7 @@ def state() -> State:
 
 def open_internet_sockets() -> list[int]:
     """Descriptors of this process that are Internet sockets already: no filter reaches these."""
-    found = []
+    found: list[int] = []
     try:
         numbers = [int(n) for n in os.listdir("/proc/self/fd")]  # noqa: PTH208 - descriptors, no files
     except OSError:
@@ -297,7 +297,7 @@ def open_internet_sockets() -> list[int]:
 
     for number in numbers:
         try:
-            if not os.readlink(f"/proc/self/fd/{number}").startswith("socket:"):
+            if not os.readlink(f"/proc/self/fd/{number}").startswith("socket:"):  # noqa: PTH115
                 continue
             duplicate = socket.socket(fileno=os.dup(number))
         except OSError:

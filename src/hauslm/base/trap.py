@@ -84,7 +84,7 @@ class Trap:
     def _leave(self) -> bool:
         """Into new namespaces, as the same user; False if the mounts could not be made private."""
         uid, gid = os.geteuid(), os.getegid()
-        mounts = self._libc.unshare(_NEW_USER | _NEW_NET | _NEW_MOUNTS) == 0
+        mounts: bool = self._libc.unshare(_NEW_USER | _NEW_NET | _NEW_MOUNTS) == 0
         if not mounts:
             _check(self._libc.unshare(_NEW_USER | _NEW_NET), "unshare")
         Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
@@ -101,9 +101,8 @@ class Trap:
         return True
 
     def _bind_over(self, source: str, target: str) -> bool:
-        return bool(
-            self._libc.mount(source.encode(), target.encode(), None, _MS_BIND, None) == 0
-        )
+        answer: int = self._libc.mount(source.encode(), target.encode(), None, _MS_BIND, None)
+        return answer == 0
 
     def _redirect_names(self) -> bool:
         """Name servers become addresses of the trap, so that a look-up is a packet to be seen."""

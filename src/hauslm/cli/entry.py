@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -192,6 +193,9 @@ def entry(arguments: list[str] | None = None) -> int:
         _tell(notice.text())
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _stop)
+    # Libraries warn their programmers; a user can do nothing about it. Ours go through sentences.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
         result = group.main(args=arguments, prog_name="hauslm", standalone_mode=False)
         return result if isinstance(result, int) else 0

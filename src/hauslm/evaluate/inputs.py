@@ -55,7 +55,7 @@ def stream(path: Path, split: str) -> Iterator[Text]:
                 row: dict[str, Any] = json.loads(line)
             except ValueError as error:
                 raise DataError(
-                    "H330",
+                    "H664",
                     say(
                         "The prepared examples are missing or damaged ({reason}).",
                         reason=f"{path.name}:{number}",
@@ -155,7 +155,7 @@ def load_items(path: Path) -> dict[str, list[TaskItem]]:
                 item = TaskItem.from_json(json.loads(line))
             except (ValueError, TypeError) as error:
                 raise DataError(
-                    "H330",
+                    "H664",
                     say(
                         "The prepared examples are missing or damaged ({reason}).",
                         reason=f"{path.name}:{number}",

@@ -81,7 +81,7 @@ def subject(name: str, root: Path, *, path: str | None = None, trace: bool = Fal
     if identity is None:
         known = ["embedded", *(m.id for m in load.models() if m.architecture is not None)]
         raise UsageError(
-            "H120",
+            "H163",
             say("'{name}' is neither a model of the catalog nor a folder here.", name=name),
             next_step=did_you_mean(name, known),
         )

@@ -24,7 +24,7 @@ main{max-width:62rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
 h1{font-size:2rem;line-height:1.2;margin:0 0 .25rem;letter-spacing:-.015em}
 .lead{color:var(--soft);margin:0 0 2rem}
 h2{font-size:1.4rem;margin:3rem 0 .75rem;padding-top:1rem;border-top:1px solid var(--line);letter-spacing:-.01em}
-h3{font-size:1.08rem;margin:2rem 0 .5rem}
+h3{font-size:1.08rem;margin:2rem 0 .5rem}h4{font-size:.95rem;margin:1.1rem 0 .2rem;color:var(--soft)}
 p{margin:.6rem 0;max-width:46rem}
 ul{margin:.4rem 0 .8rem;padding-left:1.2rem;max-width:50rem}li{margin:.25rem 0}
 nav{background:var(--wash);border-radius:10px;padding:.9rem 1.2rem;margin:0 0 2rem}

@@ -30,7 +30,7 @@ CHANGED = (
         "Cloud fine-tuning is being withdrawn by the large vendors; adaptability and permanence now weigh more than in the sheet."
     ),
     N_(
-        "The sheet's code loads the model in full precision: with sequences of 2,048 tokens training needs about 32 GiB and does not fit a 24-GB card. 4-bit weights (nf4) make it fit."
+        "The sheet's code loads the model in full precision: with sequences of 2,048 tokens training needs 28 to 32 GiB and does not fit a 24-GB card. 4-bit weights (nf4) make it fit."
     ),
     N_(
         "The sheet saves the adapter right after creating it: without training it changes nothing. The script below trains first."

@@ -33,12 +33,12 @@ def _s(text: str) -> str:
 
 
 def compile_pdf(blocks: Sequence[Block], *, title: str, lead: str, language: str) -> bytes:
-    """PDF bytes (PDF/UA-1 tagging where this typst offers it). H531 without the extra."""
+    """PDF bytes (PDF/UA-1 tagging where this typst offers it). H532 without the extra."""
     try:
         import typst
     except ImportError as error:
         raise MissingError(
-            "H531",
+            "H532",
             say("PDF needs the package typst."),
             next_step=say("Run: pip install 'hauslm[pdf]', or choose --format html."),
         ) from error

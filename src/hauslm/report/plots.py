@@ -90,7 +90,7 @@ def memory_bar(
 
 def bars(rows: Sequence[tuple[str, float, bool]], label: str, unit: str) -> str:
     """Horizontal bars of (name, value, chosen); the chosen one in colour."""
-    canvas, axes = _figure(7.2, 0.6 + 0.34 * len(rows))
+    canvas, axes = _figure(7.2, 0.6 + 0.4 * len(rows))
     names = [r[0] for r in rows][::-1]
     axes.barh(
         range(len(rows)),

@@ -235,7 +235,7 @@ class _Room:
         gauge("hauslm_batch_size", "Places in the batch.", lambda: self.engine.batch_size)
         if model.name in model.adapters():
             raise UsageError(
-                "H800", say("An adapter cannot be called '{name}' here.", name=model.name)
+                "H858", say("An adapter cannot be called '{name}' here.", name=model.name)
             )
 
     # ------------------------------------------------------------ small ones

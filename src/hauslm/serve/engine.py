@@ -347,7 +347,7 @@ class Engine:
                 self.batch_size //= 2
                 log.warning("out of memory: the batch now has %d rows", self.batch_size)
             error = RefusedError(
-                "H816",
+                "H859",
                 say("Not even one answer fits into the device memory."),
                 next_step=say("Use shorter texts, a smaller model or quantisation."),
             )

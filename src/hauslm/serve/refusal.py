@@ -86,6 +86,8 @@ _KNOWN: dict[str, tuple[int, str | None, str]] = {
     "H803": (400, None, "context_length_exceeded"),
     "H804": (400, "messages", "invalid_value"),
     "H816": (503, None, "out_of_memory"),
+    "H858": (400, "lora_name", "invalid_value"),
+    "H859": (503, None, "out_of_memory"),
 }
 
 

@@ -106,7 +106,7 @@ def load_base(path: Path, settings: Settings, device: str) -> Any:
         )
     except ImportError as error:
         raise MissingError(
-            "H520",
+            "H547",
             say("A package for this base is missing: {reason}.", reason=_first_line(error)),
             next_step=say("Install it, or set model.quantisation to none."),
         ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from hauslm.base.words import N_, say
 from hauslm.records import Decision, Flip, Option
 from hauslm.report import plots
@@ -42,11 +44,16 @@ def write(w: Writer, decision: Decision) -> None:
 
 
 def _reasons(w: Writer, decision: Decision) -> None:
+    """One short list per criterion, in the order of the verdict (the lab sheet's)."""
     w.heading(say("Why"), 3)
-    for reason in decision.verdict.reasons:
-        title = w.t(CRITERIA.get(reason.criterion, reason.criterion))
-        figures = "" if w.brief else "; ".join(w.facts(reason.facts, 4))
-        w.bullets([f"{title}: {w.t(reason)}" + (f" ({figures})" if figures else "")])
+    for criterion in dict.fromkeys(r.criterion for r in decision.verdict.reasons):
+        w.heading(CRITERIA.get(criterion, criterion), 4)
+        lines = []
+        for reason in decision.verdict.reasons:
+            if reason.criterion == criterion:
+                figures = "" if w.brief else "; ".join(w.facts(reason.facts, 4))
+                lines.append(w.t(reason) + (f" ({figures})" if figures else ""))
+        w.bullets(lines)
 
 
 def _ranked(decision: Decision) -> list[Option]:
@@ -67,7 +74,12 @@ def _ranked(decision: Decision) -> list[Option]:
 def _options(w: Writer, decision: Decision) -> None:
     w.heading(say("The options"), 3)
     ranked = _ranked(decision)
-    shown = ranked[: SHOWN_OPTIONS if not w.brief else 8]
+    # The admissible ones, and the cheapest of those that a rule keeps out: what the rule costs.
+    room = SHOWN_OPTIONS if not w.brief else 8
+    refused = [o for o in ranked if not o.admissible and o.cost][: room // 3]
+    shown = [o for o in ranked if o.admissible][: room - len(refused)] + refused
+    if decision.verdict.option not in {o.id for o in shown}:
+        shown = [ranked[0], *shown]
     rows = []
     for option in shown:
         cost = option.cost
@@ -105,7 +117,11 @@ def _options(w: Writer, decision: Decision) -> None:
         )
         svg = plots.bars(
             [
-                (w.t(o.title)[:46], o.cost.horizon.value, o.id == decision.verdict.option)
+                (
+                    textwrap.fill(w.t(o.title), 44),
+                    o.cost.horizon.value,
+                    o.id == decision.verdict.option,
+                )
                 for o in priced
                 if o.cost
             ],
@@ -156,8 +172,16 @@ def _end(w: Writer, flip: Flip, value: object) -> str:
     if isinstance(value, bool):
         return w.t(say("yes") if value else say("no"))
     if isinstance(value, (int, float)):
-        return f"{w.number(value, 'g')} {flip.unit}".strip()
+        unit = "" if flip.unit == "1" else flip.unit
+        return f"{w.number(value, 'g')} {unit}".strip()
     return "–" if value is None else str(value)
+
+
+def _becomes(w: Writer, decision: Decision, flip: Flip) -> str:
+    """The option's title where the record holds it, else its id."""
+    if not flip.becomes:
+        return w.t(say("nothing that is admissible"))
+    return next((w.t(o.title) for o in decision.options if o.id == flip.becomes), flip.becomes)
 
 
 def _flips(w: Writer, decision: Decision) -> None:
@@ -172,7 +196,10 @@ def _flips(w: Writer, decision: Decision) -> None:
     flips = decision.flips[: SHOWN_FLIPS if not w.brief else 6]
     w.table(
         [say("If this changed"), say("from"), say("to"), say("the verdict would be")],
-        [(w.t(f.title), _end(w, f, f.from_), _end(w, f, f.to), f.becomes) for f in flips],
+        [
+            (w.t(f.title), _end(w, f, f.from_), _end(w, f, f.to), _becomes(w, decision, f))
+            for f in flips
+        ],
         align="lrrl",
     )
     if decision.switching_value is not None:
