@@ -30,7 +30,9 @@ def test_every_hauslm_command_in_the_docs_exists_with_its_options(page: Path) ->
     for name, rest in calls:
         if name not in COMMANDS:
             continue  # prose: "hauslm is ..."
-        command = getattr(importlib.import_module(f"hauslm.cli.{COMMANDS[name][0]}"), name.replace("-", "_"))
+        command = getattr(
+            importlib.import_module(f"hauslm.cli.{COMMANDS[name][0]}"), name.replace("-", "_")
+        )
         known = {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
         for option in re.findall(r"(?<!\S)(--[a-z-]+|-C)", rest):
             assert option in known, f"{page.name}: hauslm {name} has no {option}"

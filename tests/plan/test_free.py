@@ -55,7 +55,7 @@ def test_inference_counts_the_cache():
 @pytest.mark.parametrize(
     ("question", "code"),
     [
-        ({"model": "mistral-7b-v0.33"}, "H120"),
+        ({"model": "mistral-7b-v0.33"}, "H163"),
         ({"model": "gpt-4o"}, "H154"),
         ({"model": "mistral-7b-v0.3", "gpu": "rtx-4900"}, "H120"),
         ({"model": "mistral-7b-v0.3", "method": "lorra"}, "H158"),
