@@ -150,7 +150,8 @@ while web.poll() is None:
     except ConnectionRefusedError:
         time.sleep(0.2)
 web.terminate()
-sys.exit(0 if status == 403 and web.wait(30) in (0, -15, 75) else f"{status} {web.returncode}")
+code = web.wait(30)
+sys.exit(0 if status == 401 and code in (0, 75) else f"{status} {code}")  # 401: no token was sent
 """
 
 

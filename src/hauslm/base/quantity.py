@@ -134,11 +134,11 @@ class Quantity:
         )
 
     def text(self, spec: str = "", language: str | None = None) -> str:
-        from hauslm.base.words import number
+        from hauslm.base.words import number, translate
 
         if self.unit in ("EUR", "USD"):
             return number(self.value, self.unit, language)
-        unit = "" if self.unit == "1" else f" {self.unit}"
+        unit = "" if self.unit == "1" else f" {translate(self.unit, language)}"
         return f"{number(self.value, spec, language)}{unit}"
 
     def __str__(self) -> str:
