@@ -36,7 +36,12 @@ def main() -> None:
                 continue
             for position, argument in enumerate(node.args):
                 code = argument.value if isinstance(argument, ast.Constant) else None
-                if isinstance(code, str) and len(code) == 4 and code[0] == "H" and code[1:].isdigit():
+                if (
+                    isinstance(code, str)
+                    and len(code) == 4
+                    and code[0] == "H"
+                    and code[1:].isdigit()
+                ):
                     what = next((t for a in node.args[position + 1 :] if (t := _text(a))), "")
                     texts = rows.setdefault(code, (room, []))[1]
                     if what and what not in texts:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from . import conftest
 from hauslm.base.errors import DataError
 from hauslm.data.document import Document
 from hauslm.data.examples import (
@@ -27,6 +26,8 @@ from hauslm.data.examples import (
 from hauslm.data.store import Example
 from hauslm.data.task import Task, TaskItem
 from hauslm.data.tokens import Tokenizer
+
+from . import conftest
 
 Make = Callable[[str, str | None], Tokenizer]
 WORDS = [

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from . import making
 from hauslm.data.document import Document
 from hauslm.data.reading import read_documents
+
+from . import making
 
 BODY = "The reservoir keeps the pressure steady while the player changes from one chord to the next one,"
 

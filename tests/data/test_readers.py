@@ -15,13 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from . import making
 from hauslm.base.errors import DataError
 from hauslm.data import readers as readers_package
 from hauslm.data.document import PARTS, Document, Limits, clean, normal_doi, normal_title, tidy
 from hauslm.data.readers import readers, suffixes
 from hauslm.data.reading import find_files, read_documents
 from hauslm.records import Rejected
+
+from . import making
 
 LONG = "The wind chest was opened and every pallet was measured twice. " * 6
 

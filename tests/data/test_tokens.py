@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from . import conftest
 from hauslm.base.errors import DataError, MissingError
 from hauslm.data.tokens import Tokenizer
 from hauslm.embedded import MODEL
+
+from . import conftest
 
 Make = Callable[[str, str | None], Tokenizer]
 

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.train.conftest import Project, corpus_of
 
 from hauslm.base.errors import MissingError
 from hauslm.train import launch
+from tests.train.conftest import Project, corpus_of
 
 
 @pytest.fixture

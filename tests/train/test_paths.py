@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings, strategies
-from tests.train.conftest import FAMILIES, Project, make_base
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hauslm.base.errors import RefusedError
 from hauslm.train import attention, lean, loss
+from tests.train.conftest import FAMILIES, Project, make_base
 
 LENGTHS = (5, 1, 17, 9)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.train.conftest import Project, make_examples
 
 from hauslm.base.errors import DataError, HauslmError, RefusedError
 from hauslm.records import Run
+from tests.train.conftest import Project, make_examples
 
 
 def adapter_config(project: Project) -> dict[str, Any]:

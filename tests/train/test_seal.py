@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.train.conftest import Project, corpus_of, make_base, make_examples
 
 from hauslm.base.errors import HauslmError, Interrupted, MissingError, RefusedError
 from hauslm.base.files import lock
 from hauslm.base.progress import Silent
 from hauslm.train import seal
+from tests.train.conftest import Project, corpus_of, make_base, make_examples
 
 ADAPTER = {"lora_dropout": 0.1}
 TRAINING = {"max_steps": 6, "checkpoint_every_steps": 2, "validate_every_steps": 3}

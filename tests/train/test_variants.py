@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.train.conftest import Project
 
 from hauslm.base.words import as_text, say
 from hauslm.lm.checks import check_adapter
 from hauslm.train import adapters, leg
+from tests.train.conftest import Project
 
 BASES = [(name, base) for name, v in adapters.variants().items() for base in v.BASES]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.train.conftest import Project
 
 from hauslm.base.errors import RefusedError
 from hauslm.train import presets, trainer, watch
+from tests.train.conftest import Project
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, call: int, value: float) -> None:

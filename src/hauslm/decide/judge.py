@@ -185,9 +185,7 @@ def judge(
             scenario.workload.deadline_days,
         ),
     )
-    return Judged(
-        scenario, parameters, on, complete, incomplete, contenders, groups, named_model
-    )
+    return Judged(scenario, parameters, on, complete, incomplete, contenders, groups, named_model)
 
 
 def answered(judged: Judged, scenario: ScenarioAnswers) -> Judged:
