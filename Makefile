@@ -48,10 +48,10 @@ demo: install
 	@echo "== $$(( $$(date +%s) - $(STARTED) )) s in all"
 
 test: install
-	$(BIN)/python -m pytest -m "not slow and not faults"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not faults"
 
 test-all: install
-	$(BIN)/python -m pytest -m "not faults"
+	$(BIN)/python -m pytest -n 2 -m "not faults"
 
 test-faults: install
 	$(BIN)/python -m pytest -m faults
