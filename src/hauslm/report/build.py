@@ -30,6 +30,7 @@ NEXT_COMMAND = {
     "evaluation": "hauslm evaluate",
     "bundle": "hauslm bundle",
     "analysis": "hauslm analyse",
+    "privacy": "hauslm prove-privacy",
 }
 
 
