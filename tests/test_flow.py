@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hauslm import embedded, flow
-from hauslm.base.errors import DataError, UsageError
+from hauslm.base.errors import DataError, RefusedError, UsageError
 from hauslm.records import RECORDS, Run
 
 STAGES = [s.record for s in flow.STAGES.values()]
@@ -109,6 +109,21 @@ def test_a_damaged_record_is_told_and_counts_as_outdated(project: Path) -> None:
         assert flow.state(loaded, flow.STAGES["plan"]) == "outdated"
         with pytest.raises(DataError, match="H310"):
             flow.load_record(loaded, "plan")
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def test_what_does_not_fit_by_the_plan_is_refused_before_training(project: Path) -> None:
+    path = project / "records" / "plan.json"
+    text = path.read_text(encoding="utf-8")
+    plan = json.loads(text)
+    first = next(iter(plan["fits"]))
+    try:
+        path.write_text(
+            json.dumps(plan | {"fits": plan["fits"] | {first: False}}), encoding="utf-8"
+        )
+        with pytest.raises(RefusedError, match="H420"):
+            flow.run_stage(flow.Project.load(project), "train", prerequisites=False)
     finally:
         path.write_text(text, encoding="utf-8")
 

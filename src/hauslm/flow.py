@@ -360,13 +360,32 @@ def _prepare(project: Project, options: dict[str, Any]) -> Corpus:
     )
 
 
+def _refuse_what_does_not_fit(plan_record: Plan) -> None:
+    """H420 before hours are spent; the device that was asked for is the first of `fits`."""
+    if next(iter(plan_record.fits.values()), True):
+        return
+    step: Sentence | str = say("hauslm plan shows the sum by part; change a setting or the GPU.")
+    if plan_record.suggestions:
+        step = plan_record.suggestions[0].sentence()
+    raise RefusedError(
+        "H420",
+        say(
+            "By the plan this training does not fit. {margin}", margin=plan_record.margin.sentence()
+        ),
+        where="records/plan.json",
+        next_step=step,
+    )
+
+
 def _train(project: Project, options: dict[str, Any]) -> Run:
     from hauslm.train.loop import train as room
 
+    plan_record = load_record(project, "plan")
+    _refuse_what_does_not_fit(plan_record)
     return room(
         project.scenario,
         project.folder,
-        plan=load_record(project, "plan"),
+        plan=plan_record,
         corpus=load_record(project, "corpus"),
         resume=bool(options.get("resume", True)),
         accept_change=bool(options.get("accept_change", False)),

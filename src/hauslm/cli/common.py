@@ -29,6 +29,8 @@ class Terminal:
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
+        # The reader's language, whatever language the project's records are written in.
+        self.language = words.language()
         self.tty = sys.stderr.isatty() and not quiet
         self._bars: RichProgress | None = None
         self._task: TaskID | None = None
@@ -38,14 +40,14 @@ class Terminal:
     def say(self, sentence: Sentence | str) -> None:
         if not self.quiet:
             self._pause()
-            click.echo(as_text(sentence), err=True)
+            click.echo(as_text(sentence, self.language), err=True)
 
     def step(self, title: Sentence | str, done: float, total: float | None, **figures: Any) -> None:
         if self.quiet:
             return
-        name = as_text(title)
+        name = as_text(title, self.language)
         shown = "  ".join(
-            f"{k} {as_text(v) if isinstance(v, Sentence) else _figure(v)}"
+            f"{k} {as_text(v, self.language) if isinstance(v, Sentence) else _figure(v)}"
             for k, v in figures.items()
         )
         if self.tty:
