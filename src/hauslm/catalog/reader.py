@@ -19,6 +19,7 @@ from typing import Any, get_args
 from hauslm.base.errors import DataError, did_you_mean
 from hauslm.base.quantity import UNITS, Known, Quantity
 from hauslm.base.words import Sentence, say
+from hauslm.catalog.packed import plain
 
 MAX_FILE_BYTES = 1 << 20
 _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
@@ -223,8 +224,8 @@ def _loader() -> Any:
     return Loader
 
 
-def parse(raw: bytes, file: str) -> Node:
-    """The root of a fact file with its sources read. `file` is named in errors (H390-H396)."""
+def plain_yaml(raw: bytes, file: str) -> dict[str, Any]:
+    """The mapping in a fact file, as YAML says it. `file` is named in errors (H390)."""
     import yaml
 
     root = Node(None, file, "", {})
@@ -237,6 +238,13 @@ def parse(raw: bytes, file: str) -> Node:
         raise root.fail("H390", say("This is not valid YAML: {reason}.", reason=reason)) from error
     if not isinstance(data, dict):
         raise root.fail("H390", say("A fact file consists of 'key: value' lines."))
+    return data
+
+
+def parse(raw: bytes, file: str) -> Node:
+    """The root of a fact file with its sources read. `file` is named in errors (H390-H396)."""
+    packed = plain(raw)
+    data = plain_yaml(raw, file) if packed is None else packed
     table = data.pop("sources", None) or {}
     sources: dict[str, Source] = {}
     for name, node in Node(table, file, "sources", {}).mapping().items():
