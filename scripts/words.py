@@ -2,6 +2,7 @@
 
     python scripts/words.py add FILE.json [--language de]   merge {"English template": "Deutsch"}
     python scripts/words.py check                           every sentence translated, .mo up to date
+    python scripts/words.py prune                           drop what nobody says any more
     python scripts/words.py missing [--language de]         what is still to be translated, as JSON
 
 Sentences are found by the keywords `say`, `N_` and `Sentence` in src/hauslm, and by `_()` in the
@@ -115,6 +116,16 @@ def add(language: str, file: Path, comment: str = "") -> int:
     return 0
 
 
+def prune(language: str) -> int:
+    """Drop the translations of sentences that nobody says any more."""
+    catalogue = load(language)
+    used = set(sentences())
+    for entry in [e for e in catalogue if e.msgid not in used and not e.comment]:
+        catalogue.remove(entry)
+    save(language, catalogue)
+    return 0
+
+
 def missing(language: str) -> list[str]:
     translated = {entry.msgid for entry in load(language) if entry.msgstr}
     return [t for t in sentences() if t not in translated]
@@ -142,13 +153,15 @@ def check(languages: list[str]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["add", "check", "missing"])
+    parser.add_argument("command", choices=["add", "check", "missing", "prune"])
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--language", default="de")
     parser.add_argument("--said-by", default="", help="a library that says these sentences (click)")
     arguments = parser.parse_args()
     if arguments.command == "add":
         return add(arguments.language, arguments.file, arguments.said_by)
+    if arguments.command == "prune":
+        return prune(arguments.language)
     if arguments.command == "missing":
         json.dump(
             dict.fromkeys(missing(arguments.language), ""), sys.stdout, indent=1, ensure_ascii=False

@@ -224,6 +224,23 @@ class BreakEven(Value):
     reason: Said | None = None
 
 
+class Alternative(Value):
+    """The best option of another kind, and what taking it instead would change.
+
+    `difference` is the chosen option's monthly cost minus this one's, EUR/month: positive, the
+    chosen one costs that much more. `obstacles` are the rules that keep it out; empty: none does.
+    """
+
+    option: str
+    kind: Literal["local", "rented", "cloud", "hosted"]
+    title: Said
+    monthly: Quantity
+    difference: Quantity
+    adapted: bool  # it can be tuned to the team's texts
+    obstacles: tuple[str, ...] = ()
+    break_even: BreakEven
+
+
 class Flip(Value):
     """If `parameter` went `from` -> `to`, the verdict would become `becomes`."""
 
@@ -258,6 +275,7 @@ class Decision(Record):
     verdict: Verdict
     options: tuple[Option, ...]
     break_even: BreakEven
+    alternatives: tuple[Alternative, ...] = ()  # best of every other kind, cheapest first
     flips: tuple[Flip, ...] = ()
     sensitivity: tuple[Influence, ...] = ()
     probability_verdict_holds: Quantity

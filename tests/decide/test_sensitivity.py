@@ -48,6 +48,51 @@ def test_break_even_put_back_gives_equal_cost(lab: Lab) -> None:
     assert a == pytest.approx(b, abs=0.005)
 
 
+def test_every_alternative_says_what_it_saves_what_keeps_it_out_and_where_costs_meet(
+    lab: Lab,
+) -> None:
+    scenario = lab()
+    decision = decide(scenario)
+    judged = situation(scenario).context.judged
+    bills, row = judged.contenders.bills.rows, judged.row
+    mine = next(o for o in decision.options if o.id == decision.verdict.option)
+    kinds = {a.kind for a in decision.alternatives}
+    assert kinds & {"cloud", "hosted"} and "rented" in kinds
+    assert decision.alternatives[0].option == decision.break_even.against
+    costs_of = [a.monthly.value for a in decision.alternatives]
+    assert costs_of == sorted(costs_of)
+    met = 0
+    for other in decision.alternatives:
+        option = next(o for o in decision.options if o.id == other.option)
+        assert mine.cost and option.cost
+        assert other.difference.value == pytest.approx(
+            mine.cost.monthly.value - option.cost.monthly.value
+        )
+        hard = {g.rule for g in option.gates if g.effect in ("BLOCK", "REQUIRE")}
+        assert set(other.obstacles) <= hard and other.obstacles
+        if (documents := other.break_even.documents_per_month) is not None:
+            settings = judged.settings.with_(documents_per_month=documents)
+            a = single(bills[row[mine.id]], settings)["horizon"]
+            assert a == pytest.approx(
+                single(bills[row[other.option]], settings)["horizon"], abs=0.005
+            )
+            met += 1
+    assert met  # renting breaks even somewhere
+
+
+def test_the_rival_is_what_wins_once_the_rules_let_it(decided: Decided) -> None:
+    """The switching value is the price of the rules: without them this very option is taken."""
+    shut, opened = decided(), decided(data={"copyright": "open", "may_leave": "yes"})
+    assert opened.verdict.option == shut.break_even.against
+
+
+def test_what_the_adaptation_costs_is_said(decided: Decided) -> None:
+    texts = [r.text for r in decided().verdict.reasons if r.criterion == "cost"]
+    assert any("price of the adaptation" in t for t in texts)
+    plain = decided(adaptation={"needed": False})
+    assert not any("price of the adaptation" in r.text for r in plain.verdict.reasons)
+
+
 def test_the_sheets_break_even_is_in_the_reasons(decided: Decided) -> None:
     texts = [r.text for r in decided().verdict.reasons if r.criterion == "cost"]
     assert any("cheaper one from" in t and "documents a month" in t for t in texts)

@@ -42,7 +42,7 @@ def test_the_sheets_models_are_among_the_options(decided: Decided) -> None:
 def test_it_says_that_the_cloud_is_cheaper_and_why_local_all_the_same(decided: Decided) -> None:
     decision = decided()
     cost = " ".join(r.text for r in decision.verdict.reasons if r.criterion == "cost")
-    assert "The cloud is cheaper" in cost and "Local all the same, because of rule" in cost
+    assert "The cloud is cheaper" in cost and "Local all the same, because of the rules" in cost
     assert "GPT-4 Turbo" in cost
     assert decision.verdict.cheaper_option
     assert decision.switching_value is not None and decision.switching_value.value > 0

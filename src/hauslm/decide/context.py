@@ -24,6 +24,10 @@ APIS = ("cloud", "hosted")
 MACHINES = ("local",)
 
 
+def _side_of(kind: str) -> str:
+    return "api" if kind in APIS else kind
+
+
 @dataclass(frozen=True)
 class Context:
     """Everything a criterion may use. `chosen` is a row of `judged`, None before a verdict."""
@@ -58,34 +62,54 @@ class Context:
 
     def best_of(self, rows: Iterable[int]) -> int | None:
         """Cheapest setting among rows, and in it the better model: the verdict's own order."""
+        by_setting: dict[str, list[int]] = {}
         rows = list(rows)
-        if not rows:
-            return None
+        need = self.judged.contenders.meets_need
+        for row in [r for r in rows if need[r]] or rows:
+            by_setting.setdefault(self.judged.candidates[row].setting, []).append(row)
+        best = [self._representative(members) for members in by_setting.values()]
+        return min(best, key=lambda r: (self.judged.cost(r), self.candidate(r).id), default=None)
+
+    def _representative(self, rows: list[int]) -> int:
+        """Of one setting: among those that tie with the cheapest, the better model."""
         judged = self.judged
-        need = judged.contenders.meets_need
-        pool = [r for r in rows if need[r]] or rows
-        least = min(pool, key=lambda r: (judged.cost(r), judged.candidates[r].id))
-        setting = judged.candidates[least].setting
-        bound = judged.cost(least) * (1 + choice.TIE_SHARE)
-        return judged.better(
-            [r for r in pool if judged.candidates[r].setting == setting and judged.cost(r) <= bound]
-        )
+        bound = min(judged.cost(r) for r in rows) * (1 + choice.TIE_SHARE)
+        return judged.better([r for r in rows if judged.cost(r) <= bound])
 
     @cached_property
-    def rival(self) -> int | None:
-        """Row of the best option of another kind (as the verdict would choose it) that only a rule
-        can keep out: machines against APIs, APIs and rented ones against an own machine."""
+    def alternatives(self) -> tuple[int, ...]:
+        """Rows of the best option of every other kind that only a rule can keep out, cheapest first.
+
+        Kinds are APIs, rented machines and machines of one's own; "best" as the verdict would choose
+        it within the kind: able to be adapted where that is wanted and possible, then cost.
+        """
         if self.chosen is None:
+            return ()
+        mine = _side_of(self.candidate(self.chosen).kind)
+        rows: dict[str, list[int]] = {}
+        for row, candidate in enumerate(self.judged.candidates):
+            side = _side_of(candidate.kind)
+            if side != mine and not self.judged.misses_a_floor(row):
+                rows.setdefault(side, []).append(row)
+        best = [self.best_of(members) for members in rows.values()]
+        return tuple(sorted((r for r in best if r is not None), key=self.judged.cost))
+
+    @property
+    def rival(self) -> int | None:
+        """Row of the cheapest alternative: what would win if the rules did not exclude it."""
+        return self.alternatives[0] if self.alternatives else None
+
+    @cached_property
+    def unadapted(self) -> int | None:
+        """Row of the chosen machine's model in the same form without an adapter, if chosen has one."""
+        if self.chosen is None or not self.candidate(self.chosen).tuned:
             return None
-        kind = self.judged.candidates[self.chosen].kind
-        apis = kind in APIS
-        rows = [
-            r
-            for r, c in enumerate(self.judged.candidates)
-            if (c.kind not in APIS if apis else c.kind != kind)
-            and not self.judged.misses_a_floor(r)
-        ]
-        return self.best_of(rows)
+        mine = self.candidate(self.chosen)
+        for row, other in enumerate(self.judged.candidates):
+            same = (other.setting, other.model, other.quantisation)
+            if same == (mine.setting, mine.model, mine.quantisation) and not other.tuned:
+                return row
+        return None
 
     @cached_property
     def cheapest(self) -> int | None:

@@ -25,8 +25,9 @@ def kept_rows(context: Context, chosen: int | None) -> list[int]:
     """Rows to be shown, cheapest first; at most `MOST_OPTIONS`."""
     judged = context.judged
     must: list[int] = [
-        r for r in (chosen, context.rival, context.cloud, context.local) if r is not None
+        r for r in (chosen, context.cloud, context.local, context.unadapted) if r is not None
     ]
+    must += context.alternatives
     must += [judged.row[i] for i in (SHEET_API, *SHOWN_APIS) if i in judged.row]
     must += [r for r, c in enumerate(judged.candidates) if c.id.startswith("user/")]
     must += _sheet_rows(judged)

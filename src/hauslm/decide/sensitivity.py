@@ -23,7 +23,7 @@ from hauslm.decide.cost import Array, Bills, costs, documents_at_capacity
 from hauslm.decide.judge import Judged
 from hauslm.decide.settings import Parameter
 from hauslm.decide.solve import first_crossing, kinks
-from hauslm.records import BreakEven, Flip, Influence, Said
+from hauslm.records import Alternative, BreakEven, Flip, Influence, Said
 
 DRAWS = 2000
 MOST_FLIPS = 40
@@ -47,10 +47,40 @@ _SHARES = frozenset(
 
 def break_even(context: Context) -> BreakEven:
     """Where the chosen option and its best rival cost the same, in documents a month and in months."""
-    chosen, rival = context.chosen, context.rival
-    if chosen is None or rival is None:
+    if context.rival is None:
         nothing = say("There is no option of another kind with a complete price.")
         return BreakEven(reason=Said.of(nothing))
+    return break_even_with(context, context.rival)
+
+
+def alternatives(context: Context) -> list[Alternative]:
+    """What the best option of every other kind would cost, what keeps it out, where it breaks even."""
+    chosen = context.chosen
+    assert chosen is not None  # noqa: S101 - there is a verdict
+    source = "cost formula over the horizon"
+    found = []
+    for row in context.alternatives:
+        candidate = context.candidate(row)
+        difference = context.monthly(chosen) - context.monthly(row)
+        found.append(
+            Alternative(
+                option=candidate.id,
+                kind=candidate.kind,
+                title=Said.of(candidate.title),
+                monthly=derived(context.monthly(row), "EUR/month", source),
+                difference=derived(difference, "EUR/month", source),
+                adapted=candidate.tuned,
+                obstacles=tuple(sorted({g.rule for g in context.obstacles(row)})),
+                break_even=break_even_with(context, row),
+            )
+        )
+    return found
+
+
+def break_even_with(context: Context, rival: int) -> BreakEven:
+    """Where the chosen option and the one of row `rival` cost the same."""
+    chosen = context.chosen
+    assert chosen is not None  # noqa: S101 - there is a verdict
     judged = context.judged
     bills = judged.contenders.bills
     first, second = bills.rows[chosen], bills.rows[rival]

@@ -148,6 +148,7 @@ def _decide(
             *(_option(context, c, None, "") for c in _incomplete(context.judged)),
         ),
         break_even=sensitivity.break_even(context),
+        alternatives=tuple(sensitivity.alternatives(context)),
         flips=tuple(flips[: sensitivity.MOST_FLIPS]),
         sensitivity=tuple(sensitivity.tornado(context)),
         probability_verdict_holds=sensitivity.probability(context, field, seed=seed),

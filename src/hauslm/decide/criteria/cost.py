@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hauslm.base.words import N_, Sentence, say
+from hauslm.catalog import load
 from hauslm.decide.candidate import fact
 from hauslm.decide.context import Context
 from hauslm.decide.criteria import Ahead, Argument, Criterion, Judgement
@@ -11,6 +12,7 @@ from hauslm.decide.solve import first_crossing
 from hauslm.records import Cell, Fact, Said
 
 SHEET_MODEL = "gpt-4-turbo"  # the lab sheet's example of an expensive API
+SMALL_MODELS = ("gpt-4o-mini", "gpt-6-luna")  # the same vendor's small models since
 _PEOPLE = ("staff_setup", "staff_upkeep", "staff_training", "staff_migration")
 
 
@@ -70,21 +72,20 @@ def _stale(context: Context, row: int) -> Sentence | str:
 
 
 def argue(context: Context) -> list[Argument]:
-    """What the winner costs, against its best rival and against the sheet's example."""
-    chosen, rival = context.chosen, context.rival
+    """What the winner costs, against the best of every other kind and the sheet's example."""
+    chosen = context.chosen
     if chosen is None:
         return []
     found: list[Argument] = []
     months = float(context.judged.settings.months)
-    kind = context.candidate(chosen).kind
-    if rival is None:
+    for rival in context.alternatives:
+        found.append((_against(context, chosen, rival, months), _both(context, chosen, rival)))
+    if not found:
         what = say(
             "{name} costs {horizon:EUR} over {months:,} months; no other kind has a complete price.",
             name=context.name(chosen), horizon=context.judged.cost(chosen), months=months,
         )  # fmt: skip
         found.append((what, context.cost_facts(chosen)))
-    else:
-        found.append((_against(context, chosen, rival, months), _both(context, chosen, rival)))
     if context.candidate(chosen).paid:
         people = context.line(chosen, *_PEOPLE) / context.judged.cost(chosen)
         what = say(
@@ -94,9 +95,28 @@ def argue(context: Context) -> list[Argument]:
             power=context.line(chosen, "electricity_load", "electricity_idle") / months,
         )  # fmt: skip
         found.append((what, ()))
-    if kind == "local":
+    found += _without_adapter(context, chosen)
+    if context.candidate(chosen).kind == "local":
         found += _sheet(context, chosen)
     return found
+
+
+def _without_adapter(context: Context, chosen: int) -> list[Argument]:
+    """What the adaptation costs: the same model on the same machine, as it comes."""
+    row = context.unadapted
+    if row is None or not context.judged.scenario.adaptation.needed:
+        return []
+    more = context.monthly(chosen) - context.monthly(row)
+    if more <= 0:
+        return []
+    what = say(
+        "Of this, {more:EUR} a month is the price of the adaptation (trainings and the time for them): "
+        "without an adapter the same model costs {without:EUR} a month. It is counted because the "
+        "project file wants the adaptation; if the own evaluation shows no gain, set "
+        "adaptation.needed to false.",
+        more=more, without=context.monthly(row),
+    )  # fmt: skip
+    return [(what, context.cost_facts(row))]
 
 
 def _both(context: Context, chosen: int, rival: int) -> tuple[Fact, ...]:
@@ -104,17 +124,15 @@ def _both(context: Context, chosen: int, rival: int) -> tuple[Fact, ...]:
 
 
 def _against(context: Context, chosen: int, rival: int, months: float) -> Sentence:
+    """One alternative: cheaper or not, by how much a month, and the rule that decides otherwise."""
     mine, theirs = context.judged.cost(chosen), context.judged.cost(rival)
     values = {
         "mine": mine, "theirs": theirs, "months": months, "name": context.name(chosen),
         "rival": context.name(rival), "difference": abs(mine - theirs) / months,
     }  # fmt: skip
+    kind = context.candidate(rival).kind
     if mine <= theirs:
-        return say(
-            "{name} costs {mine:EUR} over {months:,} months, {difference:EUR} a month less than the "
-            "best alternative of another kind ({rival}, {theirs:EUR}).",
-            **values,
-        )
+        return _dearer(kind, values)
     rules = sorted({g.rule for g in context.obstacles(rival)})
     if not rules:
         return say(
@@ -122,18 +140,48 @@ def _against(context: Context, chosen: int, rival: int, months: float) -> Senten
             "than {name} ({mine:EUR}).",
             **values,
         )
-    if context.candidate(chosen).kind == "local":
+    named = {**values, "rules": say("rule {names}", names=rules[0])}
+    if len(rules) > 1:
+        named["rules"] = say("the rules {names}", names=", ".join(rules))
+    if context.candidate(chosen).kind != "local":
         return say(
-            "The cloud is cheaper: {rival} would cost {theirs:EUR} over {months:,} months, "
-            "{difference:EUR} a month less than {name} ({mine:EUR}). Local all the same, because of "
-            "rule {rules}.",
-            **values, rules=", ".join(rules),
-        )  # fmt: skip
+            "{rival} would be cheaper ({theirs:EUR} over {months:,} months against {mine:EUR}), but "
+            "this speaks against it: {rules}.",
+            **named,
+        )
+    if kind == "rented":
+        return say(
+            "Renting is cheaper: {rival} would cost {theirs:EUR} over {months:,} months, "
+            "{difference:EUR} a month less than {name} ({mine:EUR}). On the own machine all the same, "
+            "because of {rules}.",
+            **named,
+        )
     return say(
-        "{rival} would be cheaper ({theirs:EUR} over {months:,} months against {mine:EUR}), but rule "
-        "{rules} stands against it.",
-        **values, rules=", ".join(rules),
-    )  # fmt: skip
+        "The cloud is cheaper: {rival} would cost {theirs:EUR} over {months:,} months, "
+        "{difference:EUR} a month less than {name} ({mine:EUR}). Local all the same, because of "
+        "{rules}.",
+        **named,
+    )
+
+
+def _dearer(kind: str, values: dict[str, object]) -> Sentence:
+    if kind == "rented":
+        return say(
+            "{name} costs {mine:EUR} over {months:,} months, {difference:EUR} a month less than the "
+            "best rented machine ({rival}, {theirs:EUR}).",
+            **values,
+        )
+    if kind == "local":
+        return say(
+            "{name} costs {mine:EUR} over {months:,} months, {difference:EUR} a month less than the "
+            "best machine of one's own ({rival}, {theirs:EUR}).",
+            **values,
+        )
+    return say(
+        "{name} costs {mine:EUR} over {months:,} months, {difference:EUR} a month less than the "
+        "best API ({rival}, {theirs:EUR}).",
+        **values,
+    )
 
 
 def _sheet(context: Context, chosen: int) -> list[Argument]:
@@ -154,7 +202,30 @@ def _sheet(context: Context, chosen: int) -> list[Argument]:
         then=then, ratio=then / now, today=context.name(cloud), now=now,
     )  # fmt: skip
     own = fact(say("Cost over the horizon"), context.cost_facts(row)[1].quantity)
-    return [(what, (*price, own)), *_sheet_break_even(context, chosen, row)]
+    found: list[Argument] = [(what, (*price, own))]
+    found += _sheet_price(context, row)
+    return [*found, *_sheet_break_even(context, chosen, row)]
+
+
+def _sheet_price(context: Context, row: int) -> list[Argument]:
+    """The list price of an input token against the same vendor's small models."""
+    then = context.facts_named(row, "Price of input")
+    small = [
+        (load.model(name).name, context.facts_named(at, "Price of input"))
+        for name in SMALL_MODELS
+        if (at := context.judged.row.get(f"api/openai/{name}/standard")) is not None
+    ]
+    priced = [(name, facts[0].quantity) for name, facts in small if facts]
+    if not then or len(priced) < len(SMALL_MODELS):
+        return []
+    (first, low), (second, high) = priced
+    what = say(
+        "By list price an input token of GPT-4 Turbo cost {low:.0f} times one of {first} and costs "
+        "{high:.0f} times one of {second}.",
+        low=then[0].quantity.value / low.value, first=first,
+        high=then[0].quantity.value / high.value, second=second,
+    )  # fmt: skip
+    return [(what, tuple(f for _, facts in small for f in facts[:1]))]
 
 
 def _sheet_break_even(context: Context, chosen: int, row: int) -> list[Argument]:

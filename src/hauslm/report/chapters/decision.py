@@ -33,6 +33,7 @@ def write(w: Writer, decision: Decision) -> None:
     w.callout("verdict", say("{title}", title=w.t(decision.verdict.title)))
     _reasons(w, decision)
     _options(w, decision)
+    _alternatives(w, decision)
     _break_even(w, decision)
     _flips(w, decision)
     if not w.brief:
@@ -143,6 +144,38 @@ def _options(w: Writer, decision: Decision) -> None:
             [(w.t(f.label), w.quantity(f.quantity)) for f in chosen.cost.lines],
             align="lr",
         )
+
+
+def _alternatives(w: Writer, decision: Decision) -> None:
+    """The best of every other kind: what it would save, what keeps it out, where costs meet."""
+    if not decision.alternatives:
+        return
+    rows = []
+    for other in decision.alternatives:
+        even = other.break_even.documents_per_month
+        rows.append(
+            (
+                w.t(other.title),
+                w.number(other.monthly.value, "EUR"),
+                w.number(other.difference.value, "EUR"),
+                w.t(say("yes") if other.adapted else say("no")),
+                ", ".join(other.obstacles) or w.t(say("none")),
+                w.number(even, ",.0f") if even is not None else w.t(say("nowhere")),
+            )
+        )
+    w.heading(say("Against the best of every other kind"), 3)
+    w.table(
+        [
+            say("Alternative"), say("Per month"), say("Cheaper by"), say("Adapted"),
+            say("Kept out by"), say("Equal at"),
+        ],
+        rows,
+        caption=say(
+            "A positive sum under Cheaper by is what the rules that keep an alternative out cost a "
+            "month. Equal at: documents a month at which both cost the same."
+        ),
+        align="lrrllr",
+    )  # fmt: skip
 
 
 def _break_even(w: Writer, decision: Decision) -> None:
