@@ -314,7 +314,11 @@ def run(
 def _compare(project: Project, options: dict[str, Any]) -> Comparison:
     from hauslm.decide.comparison import compare as room
 
-    return room(project.scenario, evaluation=_if_sound(project, "evaluation"))
+    return room(
+        project.scenario,
+        evaluation=_if_sound(project, "evaluation"),
+        measured=_measured(project),
+    )
 
 
 def _decide(project: Project, options: dict[str, Any]) -> Decision:
@@ -322,9 +326,15 @@ def _decide(project: Project, options: dict[str, Any]) -> Decision:
 
     return room(
         project.scenario,
-        measured={n: r for n in ("run", "analysis") if (r := _if_sound(project, n)) is not None},
+        measured=_measured(project),
         evaluation=_if_sound(project, "evaluation"),
     )
+
+
+def _measured(project: Project) -> dict[str, Any]:
+    """The records of this machine and these documents whose figures replace assumptions."""
+    names = ("corpus", "plan", "run", "analysis")
+    return {n: r for n in names if (r := _if_sound(project, n)) is not None}
 
 
 def _if_sound(project: Project, record: str) -> Any:

@@ -402,6 +402,7 @@ class Corpus(Record):
     token_histogram: dict[str, int] = Field(default_factory=dict)
     tokenizer_sha256: str = ""
     characters_per_token: float = 0.0
+    tokenizers: dict[str, float] = Field(default_factory=dict)  # others' characters per token
     samples: tuple[Sample, ...] = ()
     checks: tuple[Said, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)  # role -> path inside the project

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +45,7 @@ from hauslm.data.store import ExampleStore, concatenate
 from hauslm.data.summary import Prepared, planned, record
 from hauslm.data.task import Task, TaskItem
 from hauslm.data.task_files import load_task
+from hauslm.data.tokenizers import characters_per_token, offline_tokenizers
 from hauslm.data.tokens import Tokenizer
 from hauslm.records import Corpus, Plan, Rejected
 from hauslm.scenario import Scenario
@@ -117,6 +119,9 @@ class _Preparation:
             tokenized, split_items = self._examples(gathered, corpus, assignment, task, items)
         self._write_documents(gathered, assignment)
         self._write_items(items)
+        spool = self.building / "spool.jsonl"
+        documents = chain.from_iterable(read_shard(spool, s) for s in gathered.shards)
+        counted = characters_per_token(documents, offline_tokenizers())
         made = record(
             Prepared(
                 scenario=self.scenario,
@@ -138,6 +143,7 @@ class _Preparation:
                 characters=sum(t["characters"] for t in tokenized),
                 control_spellings=sum(t["control"] for t in tokenized),
                 split_items=split_items,
+                tokenizers=counted,
                 seconds=time.monotonic() - started,
             )
         )

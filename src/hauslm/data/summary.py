@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hauslm.base.errors import HauslmError
@@ -52,6 +52,7 @@ class Prepared:
     characters: int
     control_spellings: int
     split_items: int
+    tokenizers: Mapping[str, float] = field(default_factory=dict)  # others' characters per token
     seconds: float = 0.0
 
 
@@ -84,6 +85,7 @@ def record(p: Prepared) -> Corpus:
         token_histogram=histogram(p.document_tokens),
         tokenizer_sha256=p.tokenizer.sha256,
         characters_per_token=_per_token(p),
+        tokenizers=dict(sorted(p.tokenizers.items())),
         samples=samples(p.stores, p.tokenizer),
         checks=sentences(check(_findings(p, in_split, tokens, languages, rights), p.task, p.items)),
         files=files,

@@ -23,7 +23,7 @@ from hauslm.decide.candidate import Candidate, Collected, fact, vendor_title
 from hauslm.decide.cost import Bill, PriceStep, Settings
 from hauslm.decide.gates import PLAIN, floor, warning
 from hauslm.decide.providers import Terms, terms
-from hauslm.decide.tokens import Density, density, reasons
+from hauslm.decide.tokens import Counted, Density, density, reasons
 from hauslm.records import Fact, Gate
 from hauslm.scenario import ScenarioAnswers, UserPrice
 
@@ -39,6 +39,7 @@ class Inquiry:
     languages: tuple[str, ...]
     settings: Settings
     user_prices: Mapping[str, UserPrice]
+    counted: Counted | None = None
 
     def month(self, date: str) -> float:
         """Months from the decision date to an ISO date."""
@@ -52,7 +53,12 @@ class Inquiry:
         return int(text + extra)
 
 
-def inquiry(scenario: ScenarioAnswers, settings: Settings, on: datetime.date) -> Inquiry:
+def inquiry(
+    scenario: ScenarioAnswers,
+    settings: Settings,
+    on: datetime.date,
+    counted: Counted | None = None,
+) -> Inquiry:
     days = float(settings.months) * DAYS_PER_MONTH
     return Inquiry(
         on,
@@ -60,6 +66,7 @@ def inquiry(scenario: ScenarioAnswers, settings: Settings, on: datetime.date) ->
         tuple(scenario.workload.languages),
         settings,
         {p.model: p for p in scenario.prices},
+        counted,
     )
 
 
@@ -95,7 +102,7 @@ def option_id(model: Model, way: str) -> str:
 def _candidate(model: Model, way: str, ask: Inquiry) -> Candidate | Sentence:
     """The candidate, or why this way does not exist."""
     behind = load.model(model.serves) if model.serves else model
-    dense = density(behind, ask.languages)
+    dense = density(behind, ask.languages, ask.counted)
     base = _base(model, behind, way, ask, dense)
     user = ask.user_prices.get(model.id)
     if user is not None and user.input_usd_per_mtok is not None:
@@ -326,7 +333,7 @@ def _tuned(model: Model, ask: Inquiry) -> Candidate:
 
     Inference of a tuned model is counted at the base model's price: vendors charge that or more.
     """
-    dense = density(model, ask.languages)
+    dense = density(model, ask.languages, ask.counted)
     base = _base(model, model, "fine-tune", ask, dense)
     user = ask.user_prices.get(model.id)
     training = model.training_price

@@ -25,7 +25,7 @@ from hauslm.decide.gates import floor
 from hauslm.decide.places import Place, outdone
 from hauslm.decide.scores import rank_panel
 from hauslm.decide.speed import Pace, pace, training_pace
-from hauslm.decide.tokens import density, reasons
+from hauslm.decide.tokens import Counted, density, reasons
 from hauslm.estimate.memory import inference_memory, training_memory
 from hauslm.estimate.setup import InferenceSetup, Quantisation, TrainingSetup
 from hauslm.records import Fact, Gate
@@ -59,6 +59,7 @@ class Workshop:
     measured: Sequence[Measurement] = ()
     deadline_days: float | None = None
     places: tuple[Place, ...] = field(default=())
+    counted: Counted | None = None
 
 
 def machine_candidates(scenario: ScenarioAnswers, shop: Workshop, collected: Collected) -> None:
@@ -213,7 +214,7 @@ def _open_models() -> tuple[Model, ...]:
 def _context(model: Model, shop: Workshop) -> int:
     """Tokens of one document with instructions and answer, in the model's own tokens."""
     s = shop.settings
-    dense = density(model, shop.languages).quantity.value
+    dense = density(model, shop.languages, shop.counted).quantity.value
     ratio = float(s.reference_characters_per_token) / dense
     extra = float(s.instruction_tokens) + float(s.tokens_out_per_document)
     return math.ceil(float(s.characters_per_document) / dense + extra * ratio)
@@ -262,7 +263,7 @@ def _candidate(
     identity: str, place: Place, model: Model, quantisation: str, tuned: bool, shop: Workshop
 ) -> Candidate | Sentence:
     assert model.architecture is not None and model.parameters is not None  # noqa: S101
-    dense = density(model, shop.languages)
+    dense = density(model, shop.languages, shop.counted)
     context = _context(model, shop)
     found = _pace(place, model, quantisation, tuned, shop, context)
     if found is None:

@@ -2,7 +2,8 @@
 
 A plan with evidence probe and a training run measure training tokens a second, an analysis measures
 documents. They count for the machine that the project file names as the team's own, and only if they
-ran on a GPU: a run on the processor says nothing about it, and then a notice says so.
+ran on a GPU: a run on the processor says nothing about it, and then a notice says so. The prepared
+documents (a corpus record) replace the assumed length of a document and the tokens it makes.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from hauslm.base.words import Sentence, say
 from hauslm.catalog import load
 from hauslm.decide.machines import Measurement
 from hauslm.decide.places import has_gpu
-from hauslm.decide.tokens import density
-from hauslm.records import Analysis, Plan, Record, Run
+from hauslm.decide.tokens import Counted, density, tokenizer_of
+from hauslm.records import Analysis, Corpus, Plan, Record, Run
 from hauslm.scenario import ScenarioAnswers
 
+LENGTH_TOLERANCE = 0.25  # a stated length further off from the documents is mentioned
 _FORMS = {"lora": "bf16", "full": "bf16", "qlora": "nf4"}
 
 
@@ -43,6 +45,59 @@ def measurements(
             )
         )
     return tuple(found), notices
+
+
+def counted(
+    records: Sequence[Record], scenario: ScenarioAnswers, base: str
+) -> tuple[Counted | None, list[Sentence]]:
+    """What the prepared documents say of length and tokens, and a sentence that they are used.
+
+    `base` is the project's base model, whose tokenizer counted them.
+    """
+    corpus = next((r for r in records if isinstance(r, Corpus)), None)
+    if corpus is None or not corpus.documents.read or corpus.characters_per_token <= 0:
+        return None, []
+    tokenizers = dict(corpus.tokenizers)
+    if base in load.ids("models"):
+        name, same = tokenizer_of(load.model(base))
+        if name is not None and same:
+            tokenizers.setdefault(name, corpus.characters_per_token)
+    mean = corpus.documents.characters / corpus.documents.read
+    found = Counted(
+        model=base,
+        characters_per_token=corpus.characters_per_token,
+        documents=corpus.documents.read,
+        characters_per_document=mean,
+        training_tokens=corpus.tokens.train,
+        date=corpus.created[:10],
+        languages=tuple(scenario.workload.languages),
+        tokenizers=tokenizers,
+    )
+    return found, _about(found, scenario)
+
+
+def _about(found: Counted, scenario: ScenarioAnswers) -> list[Sentence]:
+    """That the documents were counted; and where the project file states another length."""
+    said = [
+        say(
+            "Lengths and tokens were counted on the {documents:,} prepared documents ({characters:,} "
+            "characters each on average); real tokenizers: {names}.",
+            documents=found.documents,
+            characters=round(found.characters_per_document),
+            names=", ".join(sorted({*found.tokenizers, found.model})),
+        )
+    ]
+    stated = scenario.workload.characters_per_document
+    off = abs(stated - found.characters_per_document) > LENGTH_TOLERANCE * stated
+    if "characters_per_document" in scenario.workload.model_fields_set and off:
+        said.append(
+            say(
+                "The project file says {stated:,} characters per document, the prepared ones have "
+                "{counted:,}: the project file counts. Correct it if the prepared ones are typical.",
+                stated=stated, counted=round(found.characters_per_document),
+            )
+        )  # fmt: skip
+    return said
 
 
 def _from(record: Record, scenario: ScenarioAnswers) -> Measurement | Sentence | None:

@@ -20,6 +20,7 @@ from hauslm.decide.candidate import Candidate, Collected, fact
 from hauslm.decide.cost import Bill, PriceStep, Settings
 from hauslm.decide.machines import Measurement, Workshop, machine_candidates
 from hauslm.decide.places import places
+from hauslm.decide.tokens import Counted
 from hauslm.scenario import ScenarioAnswers, UserOption
 
 
@@ -28,6 +29,7 @@ def generate(
     settings: Settings,
     on: datetime.date,
     measured: tuple[Measurement, ...] = (),
+    counted: Counted | None = None,
 ) -> Collected:
     """Every candidate for the scenario's demand, and what was left out with its reason.
 
@@ -35,10 +37,10 @@ def generate(
     """
     _check_prices(scenario)
     collected = Collected()
-    api_candidates(inquiry(scenario, settings, on), collected)
+    api_candidates(inquiry(scenario, settings, on, counted), collected)
     shop = Workshop(
         tuple(scenario.workload.languages), settings, measured, places=places(scenario),
-        deadline_days=scenario.workload.deadline_days,
+        deadline_days=scenario.workload.deadline_days, counted=counted,
     )  # fmt: skip
     machine_candidates(scenario, shop, collected)
     collected.add(_institution())

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hauslm.base.errors import UsageError
-from hauslm.base.quantity import Quantity, assumed, given
+from hauslm.base.quantity import Quantity, assumed, given, measured
 from hauslm.base.words import N_, say
 from hauslm.catalog import load
 from hauslm.decide.cost import Settings
-from hauslm.decide.tokens import reference_characters_per_token
+from hauslm.decide.tokens import Counted, reference_characters_per_token
 from hauslm.estimate.money import electricity_price
 from hauslm.estimate.money import exchange_rate as rate_of
 from hauslm.scenario import ScenarioAnswers
@@ -138,8 +138,8 @@ _FROM_SCENARIO: tuple[tuple[str, str, str, str, str], ...] = (
 )  # fmt: skip
 
 
-def parameters(scenario: ScenarioAnswers) -> dict[str, Parameter]:
-    """Every shared figure by its name in `Settings`.
+def parameters(scenario: ScenarioAnswers, counted: Counted | None = None) -> dict[str, Parameter]:
+    """Every shared figure by its name in `Settings`; what was `counted` replaces assumptions.
 
     Raises `UsageError`: H231 for a region without tariff, H240 where the catalog has a gap that only
     the user can fill.
@@ -159,12 +159,29 @@ def parameters(scenario: ScenarioAnswers) -> dict[str, Parameter]:
         put(name, title, assumed(value, unit, low, high, why))
     found["glossary_tokens"] = glossary(scenario)
     put("reference_characters_per_token", N_("Characters per token of the reference tokenizer"),
-        reference_characters_per_token(scenario.workload.languages))  # fmt: skip
+        reference_characters_per_token(scenario.workload.languages, counted))  # fmt: skip
+    if counted is not None:
+        _from_documents(scenario, counted, found)
     put("price_eur_per_kwh", N_("Electricity price"), electricity(scenario))
     put("hourly_cost_eur", N_("Cost of a working hour"), working_hour(scenario))
     put("eur_per_usd", N_("Exchange rate"), exchange_rate(scenario))
     _machine_habits(scenario, put)
     return found
+
+
+def _from_documents(
+    scenario: ScenarioAnswers, counted: Counted, found: dict[str, Parameter]
+) -> None:
+    """The team's prepared documents instead of defaults nobody confirmed; stated figures stay."""
+    source = "hauslm prepare (corpus.json)"
+    if "characters_per_document" not in scenario.workload.model_fields_set:
+        old = found["characters_per_document"]
+        mean = measured(counted.characters_per_document, "characters", counted.date, source)
+        found[old.name] = replace(old, quantity=mean)
+    if "training_tokens" not in scenario.adaptation.model_fields_set and counted.training_tokens:
+        old = found["training_tokens"]
+        tokens = measured(float(counted.training_tokens), "tokens", counted.date, source)
+        found[old.name] = replace(old, quantity=tokens)
 
 
 def glossary(scenario: ScenarioAnswers) -> Parameter:

@@ -24,7 +24,7 @@ from hauslm.decide.cost import LINES
 from hauslm.decide.criteria import criteria
 from hauslm.decide.gates import legal_notice, rule_text, unknown_answers
 from hauslm.decide.judge import Judged, judge
-from hauslm.decide.measured import measurements
+from hauslm.decide.measured import counted, measurements
 from hauslm.decide.options import generate
 from hauslm.decide.settings import parameters, settings_of
 from hauslm.records import (
@@ -71,10 +71,12 @@ def situation(
     """
     answers = scenario.scenario
     on = decision_date(scenario)
-    found = parameters(answers)
     records = tuple(measured.values() if isinstance(measured, Mapping) else measured)
-    rows, notices = measurements(records, answers)
-    collected = generate(answers, settings_of(found), on, rows)
+    texts, notices = counted(records, answers, scenario.model.base)
+    found = parameters(answers, texts)
+    rows, said = measurements(records, answers)
+    notices += said
+    collected = generate(answers, settings_of(found), on, rows, texts)
     judged = judge(collected, answers, found, on.isoformat(), scenario.model.base)
     return Situation(Context(judged, judged.choose(), evaluation), collected, tuple(notices))
 

@@ -76,10 +76,11 @@ def argue(context: Context) -> list[Argument]:
     chosen = context.chosen
     if chosen is None:
         return []
-    found: list[Argument] = []
     months = float(context.judged.settings.months)
-    for rival in context.alternatives:
-        found.append((_against(context, chosen, rival, months), _both(context, chosen, rival)))
+    found: list[Argument] = [
+        (_against(context, chosen, rival, months), _both(context, chosen, rival))
+        for rival in context.alternatives
+    ]
     if not found:
         what = say(
             "{name} costs {horizon:EUR} over {months:,} months; no other kind has a complete price.",
