@@ -158,3 +158,14 @@ def test_the_python_functions_return_the_records(project: Path) -> None:
 def test_unknown_stage_gets_the_nearest_name() -> None:
     with pytest.raises(UsageError, match="evaluate"):
         flow.stage_named("evalute")
+
+
+@pytest.mark.parametrize("stage", ["decide", "compare"])
+def test_a_misspelt_base_model_is_refused_with_the_nearest_names(
+    tmp_path: Path, stage: str
+) -> None:
+    (tmp_path / "hauslm.yaml").write_text("model: {base: mistrl-7b-v0.3}\n", encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        flow.run_stage(flow.Project.load(tmp_path), stage)
+    assert caught.value.code == "H120"
+    assert "mistral-7b-v0.3" in str(caught.value.next_step)

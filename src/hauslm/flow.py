@@ -314,6 +314,7 @@ def run(
 def _compare(project: Project, options: dict[str, Any]) -> Comparison:
     from hauslm.decide.comparison import compare as room
 
+    _check_base(project)
     return room(
         project.scenario,
         evaluation=_if_sound(project, "evaluation"),
@@ -324,11 +325,19 @@ def _compare(project: Project, options: dict[str, Any]) -> Comparison:
 def _decide(project: Project, options: dict[str, Any]) -> Decision:
     from hauslm.decide.verdict import decide as room
 
+    _check_base(project)
     return room(
         project.scenario,
         measured=_measured(project),
         evaluation=_if_sound(project, "evaluation"),
     )
+
+
+def _check_base(project: Project) -> None:
+    from hauslm.catalog.local import check_name
+
+    model = project.scenario.model
+    check_name(model.base, model.path, project.folder.root)
 
 
 def _measured(project: Project) -> dict[str, Any]:

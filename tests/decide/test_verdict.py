@@ -308,3 +308,19 @@ def test_the_model_of_the_project_file_is_taken_where_costs_tie(base: str) -> No
     decision = decide(scenario)
     assert decision.verdict.option == f"own-rtx-4090/{base}/nf4/lora"
     assert any("project file" in r.text for r in decision.verdict.reasons)
+
+
+def test_a_base_model_by_its_hub_name_is_the_catalogs(lab: Lab) -> None:
+    def of(base: str) -> str:
+        scenario = lab()
+        model = scenario.model.model_copy(update={"base": base})
+        return decide(scenario.model_copy(update={"model": model})).verdict.option
+
+    assert of("mistralai/Mistral-7B-v0.3") == of("mistral-7b-v0.3")
+
+
+def test_an_own_folder_as_base_model_is_no_option_and_that_is_said(lab: Lab) -> None:
+    scenario = lab()
+    model = scenario.model.model_copy(update={"base": "models/our-own"})
+    decision = decide(scenario.model_copy(update={"model": model}))
+    assert any("models/our-own" in n.text for n in decision.notices)

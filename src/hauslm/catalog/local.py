@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hauslm.base.errors import MissingError, UsageError, did_you_mean
+from hauslm.base.errors import HauslmError, MissingError, UsageError, did_you_mean
 from hauslm.base.files import sha256_bytes, sha256_file, write_json
 from hauslm.base.words import Sentence, say
 from hauslm.catalog import load
@@ -62,7 +62,7 @@ def find_base(
     Errors: H120 a name that the catalog does not know; H121 an API model, which has no weights;
     H530 nothing usable is here (lists what is, and the next step); H440-H446 the folder is refused.
     """
-    catalog_id = base if base in load.ids("models") else _catalog_id_of(base)
+    catalog_id = base if base in load.ids("models") else catalog_id_of(base)
     if path:
         return _from_folder(
             base, project_root / path, catalog_id, revision, need_weights, project_root
@@ -81,7 +81,20 @@ def find_base(
     return _from_catalog(catalog_id, revision, need_weights, project_root)
 
 
-def _catalog_id_of(base: str) -> str | None:
+def check_name(base: str, path: str | None, project_root: Path) -> None:
+    """Refuse a base model that is neither in the catalog nor a folder (H120), or is an API (H121).
+
+    Whether its files are here is not asked: a decision and a plan need only the catalog.
+    """
+    try:
+        find_base(base, path, None, project_root, need_weights=False)
+    except UsageError:
+        raise
+    except HauslmError:
+        return
+
+
+def catalog_id_of(base: str) -> str | None:
     """The catalog id of the model with this Hugging Face name."""
     if base.count("/") != 1:
         return None

@@ -15,6 +15,7 @@ from hauslm.base.errors import RefusedError, UsageError
 from hauslm.base.quantity import Quantity, derived
 from hauslm.base.words import Sentence, language, say, speaking
 from hauslm.catalog import load
+from hauslm.catalog.local import catalog_id_of
 from hauslm.decide import keep, sensitivity
 from hauslm.decide.answers import answer_flips
 from hauslm.decide.candidate import Candidate, Collected, fact
@@ -72,13 +73,34 @@ def situation(
     answers = scenario.scenario
     on = decision_date(scenario)
     records = tuple(measured.values() if isinstance(measured, Mapping) else measured)
-    texts, notices = counted(records, answers, scenario.model.base)
+    named = named_base(scenario)
+    texts, notices = counted(records, answers, named)
+    notices += _unlisted(named)
     found = parameters(answers, texts)
     rows, said = measurements(records, answers)
     notices += said
     collected = generate(answers, settings_of(found), on, rows, texts)
-    judged = judge(collected, answers, found, on.isoformat(), scenario.model.base)
+    judged = judge(collected, answers, found, on.isoformat(), named)
     return Situation(Context(judged, judged.choose(), evaluation), collected, tuple(notices))
+
+
+def named_base(scenario: Scenario) -> str:
+    """The base model of the project file as the catalog calls it, else as it stands there."""
+    base = scenario.model.base
+    return catalog_id_of(base) or base
+
+
+def _unlisted(base: str) -> list[Sentence]:
+    """A base model of the team's own has no catalog figures: it cannot be an option by itself."""
+    if base in load.ids("models") or base == "embedded":
+        return []
+    return [
+        say(
+            "The base model {name} of the project file is not in the catalog and so is not among the "
+            "options; enter it under scenario.options with its figures.",
+            name=base,
+        )
+    ]
 
 
 def decision_date(scenario: Scenario) -> datetime.date:

@@ -111,11 +111,11 @@ def _without_adapter(context: Context, chosen: int) -> list[Argument]:
     if more <= 0:
         return []
     what = say(
-        "Of this, {more:EUR} a month is the price of the adaptation (trainings and the time for them): "
-        "without an adapter the same model costs {without:EUR} a month. It is counted because the "
+        "Of the {mine:EUR} a month {more:EUR} are the price of the adaptation (trainings and the time "
+        "for them): without an adapter the same model costs {without:EUR} a month. It is counted because the "
         "project file wants the adaptation; if the own evaluation shows no gain, set "
         "adaptation.needed to false.",
-        more=more, without=context.monthly(row),
+        mine=context.monthly(chosen), more=more, without=context.monthly(row),
     )  # fmt: skip
     return [(what, context.cost_facts(row))]
 
