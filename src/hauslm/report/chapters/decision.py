@@ -127,6 +127,7 @@ def _options(w: Writer, decision: Decision) -> None:
             ],
             w.t(say("Cost of each option over the horizon")),
             "EUR",
+            language=w.language,
         )
         w.figure(
             svg,
@@ -237,7 +238,11 @@ def _tornado(w: Writer, decision: Decision) -> None:
         align="lrr",
     )
     svg = plots.tornado(
-        rows, w.t(say("Cost advantage over the rival for each assumption")), "EUR", here
+        rows,
+        w.t(say("Cost advantage over the rival for each assumption")),
+        "EUR",
+        here,
+        language=w.language,
     )
     w.figure(
         svg,

@@ -108,6 +108,7 @@ def _differences(w: Writer, evaluation: Evaluation) -> None:
         drawn,
         w.t(say("Differences with their intervals")),
         w.t(say("difference (right is better)")),
+        language=w.language,
     )
     w.figure(
         svg,
