@@ -14,7 +14,6 @@ from hauslm.base.quantity import Quantity
 from hauslm.base.words import Sentence, date, number, say, translate
 from hauslm.records import Fact, Said
 
-
 # Around a figure that links to its source: OPEN number SPLIT figure CLOSE (private-use characters).
 OPEN, SPLIT, CLOSE = "\ue000", "\ue001", "\ue002"
 

@@ -143,8 +143,8 @@ def anchor(text: str) -> str:
 def _one(block: Block, words: dict[str, str]) -> str:
     match block:
         case Heading(level, text):
-            anchor = f' id="{anchor(text)}"' if level == 2 else ""
-            return f"<h{level}{anchor}>{escape(text)}</h{level}>"
+            place = f' id="{anchor(text)}"' if level == 2 else ""
+            return f"<h{level}{place}>{escape(text)}</h{level}>"
         case Text(text):
             return f"<p>{escape(text)}</p>"
         case Bullets(items):

@@ -204,7 +204,7 @@ def curves(
     top, bottom = (56.0 if marks else 26.0), 236.0
     up = Scale(low if from_zero else low - pad, high + pad, bottom, top)
     step = nice_step(up.high - up.low, 4)
-    grid = [m for m in up.ticks(4)]
+    grid = up.ticks(4)
     left = max((text_width(_figure(m, language, step), SMALL) for m in grid), default=30) + 16
     span_x = (min(xs), max(xs)) if min(xs) < max(xs) else (min(xs) - 0.5, max(xs) + 0.5)
     across = Scale(*span_x, left, WIDTH - 12, log_x)
@@ -213,7 +213,7 @@ def curves(
         c.line(left, up(mark), WIDTH - 12, up(mark), GRID)
         c.text(left - 8, up(mark) + 4, _figure(mark, language, step), size=SMALL, colour=SOFT,
                anchor="end")  # fmt: skip
-    colours = SERIES if len(series) <= len(SERIES) else PALETTE
+    colours: tuple[str, ...] = SERIES if len(series) <= len(SERIES) else PALETTE
     if len(series) == 1:
         colours = (BLUE,)
     for (name, line_x, line_y), colour in zip(series, colours, strict=False):

@@ -65,11 +65,11 @@ def shelf(folder: ProjectFolder) -> Path:
 
 
 def place_of(folder: ProjectFolder, identity: str) -> Path:
-    """The folder of an article; H345 for one that is not there."""
+    """The folder of an article; H348 for one that is not there."""
     path = shelf(folder) / identity
     if not _ID.match(identity) or not path.is_dir():
         raise UsageError(
-            "H345",
+            "H348",
             say("There is no such article here."),
             next_step=say("Drop the file on the page again."),
         )
@@ -177,7 +177,8 @@ def shown(project: flow.Project, identity: str, language: str) -> Article:
         return Article(identity, name, problems=problems)
     record = _record(place)
     raw = _rows(place, record)
-    pieces, rows = [], []
+    pieces: list[str] = []
+    rows: list[Row] = []
     for document in documents:
         own = [r for r in raw if r.get("article") == document.id]
         text, marks = _marked(document.text, own, len(rows))

@@ -67,7 +67,9 @@ def sound_records(project: flow.Project) -> dict[str, Record]:
 def tiles(record: Record, language: str) -> list[Tile]:
     """Three or four figures that answer the page's question at a glance."""
     w = Writer(language)
-    make = {"plan": _plan, "corpus": _corpus, "run": _run, "evaluation": _evaluation}.get(record.name)
+    make = {"plan": _plan, "corpus": _corpus, "run": _run, "evaluation": _evaluation}.get(
+        record.name
+    )
     return make(w, record) if make else []
 
 

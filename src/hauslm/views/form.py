@@ -127,7 +127,9 @@ def form(scenario: Scenario, answers: Mapping[str, str], language: str) -> Form:
         (
             translate(title, language),
             tuple(
-                field(f"scenario.{section}.{name}", translate(info.description or name, language), "")
+                field(
+                    f"scenario.{section}.{name}", translate(info.description or name, language), ""
+                )
                 for name, info in _fields_of(section).items()
                 if f"scenario.{section}.{name}" not in questions
             ),

@@ -136,9 +136,7 @@ def _thin(rows: Sequence[Any]) -> list[Any]:
     return [r for i, r in enumerate(rows) if i % every == 0 or i == len(rows) - 1]
 
 
-def _drawings(
-    w: Writer, steps: Sequence[dict[str, Any]], checks: Sequence[dict[str, Any]]
-) -> str:
+def _drawings(w: Writer, steps: Sequence[dict[str, Any]], checks: Sequence[dict[str, Any]]) -> str:
     shown = _thin(steps)
     table = shown[:: max(1, len(shown) // 15)]
     by_step = {int(c["step"]): float(c["validation"]) for c in checks}

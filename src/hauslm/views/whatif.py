@@ -191,7 +191,9 @@ def _answered(context: Context, language: str, full: bool) -> Answered:
     if context.chosen is None:
         sentence = say("No option is left: the answers and the rules exclude each other.")
         w.callout("warning", sentence)
-        w.text(say("Relax an answer, or add a machine, staff or an option of your own institution."))
+        w.text(
+            say("Relax an answer, or add a machine, staff or an option of your own institution.")
+        )
         return Answered(_html(w, "v"), "", w.t(sentence), "none", full)
     standing = "conditional" if context.obstacles(context.chosen) else "admissible"
     _verdict(w, context)
