@@ -116,7 +116,8 @@ def source_list(sources: dict[str, int], title: str, prefix: str = "s") -> str:
         f'<li id="{prefix}{number}">{escape(text)}</li>'
         for text, number in sorted(sources.items(), key=lambda i: i[1])
     )
-    return f'<section class="sources"><h3>{escape(title)}</h3><ol>{items}</ol></section>'
+    head = escape(title)
+    return f'<details class="sources"><summary>{head}</summary><ol>{items}</ol></details>'
 
 
 _MARK = re.compile(f"{OPEN}(\\d+){SPLIT}(.*?){CLOSE}", re.DOTALL)

@@ -42,7 +42,7 @@ CHOICES = {
     "commercial": N_("commercial"),
     "team": N_("the team"),
     "public": N_("everybody"),
-    "none": N_("none"),
+    "none": N_("no GPU"),
 }
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -251,7 +252,6 @@ def _verdict(w: Writer, context: Context) -> None:
 
 def _reasons(w: Writer, context: Context) -> None:
     """Sentences per criterion, in the order of the verdict."""
-    w.heading(say("Why"), 3)
     for criterion in sorted(criteria(), key=lambda c: c.place_in_verdict):
         lines = [
             w.t(sentence) + (f" ({'; '.join(w.facts(facts, 4))})" if facts else "")
@@ -341,10 +341,15 @@ def _options(w: Writer, context: Context) -> None:
     kept = keep.kept_rows(context, context.chosen)
     open_rows = [r for r in kept if not context.obstacles(r)]
     kept_out = [r for r in kept if context.obstacles(r) and not judged.misses_a_floor(r)]
-    shown_rows = list(dict.fromkeys(
-        [r for r in (context.chosen,) if r is not None]
-        + open_rows[: SHOWN_OPTIONS - 3] + kept_out[:3]
-    ))  # fmt: skip
+    # The best of every kind of place before further models in the same place.
+    sides = [r for r in (context.chosen, context.rival, context.local) if r is not None]
+    need = judged.contenders.meets_need
+    places: dict[str, int] = {judged.candidates[r].setting: r for r in reversed(sides)}
+    for row in [r for r in open_rows if need[r]] + open_rows:
+        places.setdefault(judged.candidates[row].setting, row)
+    shown_rows = list(dict.fromkeys([*sides, *places.values()]))[: SHOWN_OPTIONS - 2]
+    cloud = [context.cloud] if context.cloud is not None else []
+    shown_rows = list(dict.fromkeys([*shown_rows, *cloud, *kept_out[:1]]))
     source = w.t(say("cost formula over the horizon"))
     lines = []
     for row in shown_rows:
@@ -405,13 +410,41 @@ def _tornado(w: Writer, context: Context) -> None:
 
 
 def _depth(context: Context, language: str) -> str:
+    """Flips in sight; every reason, the criteria and all figures folded away. One list of sources."""
     w = Writer(language, linked=True)
+    parts = []
     if context.chosen is not None:
-        _reasons(w, context)
+        _main_reasons(w, context)
         _flips(w, context)
+        parts.append(_taken(w))
+        _reasons(w, context)
+        parts.append(_folded(w, say("All reasons, with their figures")))
     _criteria(w, context)
-    _assumptions(w, context)
-    return _html(w, "d")
+    parts.append(_folded(w, say("Cloud/API and local models compared")))
+    _figures(w, context)
+    parts.append(_folded(w, say("Figures that all options share")))
+    parts.append(html.source_list(w.sources, w.t(say("Sources of the figures")), "d"))
+    return "".join(parts)
+
+
+def _taken(w: Writer) -> str:
+    """The blocks so far as HTML; the writer goes on with the sources it has."""
+    blocks, w.blocks = w.blocks, []
+    return html.fragment(blocks, words_of(w.language), w.sources, "d")
+
+
+def _folded(w: Writer, title: Sentence) -> str:
+    return f'<details class="fold"><summary>{escape(w.t(title))}</summary>{_taken(w)}</details>'
+
+
+def _main_reasons(w: Writer, context: Context) -> None:
+    """The first sentence under each criterion, in the order of the verdict."""
+    lines = []
+    for criterion in sorted(criteria(), key=lambda c: c.place_in_verdict):
+        for sentence, _ in criterion.argue(context)[:1]:
+            lines.append(f"{w.t(CRITERIA.get(criterion.id, criterion.title))}: {w.t(sentence)}")
+    w.heading(say("Why"), 3)
+    w.bullets(lines)
 
 
 def _flips(w: Writer, context: Context) -> None:
@@ -440,7 +473,7 @@ def _flips(w: Writer, context: Context) -> None:
             )
             for f in flips[:SHOWN_FLIPS]
         ],
-        align="lrrl",
+        align="llll",
         caption=say("{shown} of {count} changes that would flip it", shown=min(len(flips), SHOWN_FLIPS), count=len(flips)),
     )  # fmt: skip
 
@@ -470,13 +503,11 @@ def _criteria(w: Writer, context: Context) -> None:
             for side, cell in (("cloud", cloud), ("local", local))
         ]
         rows.append((title, *cells))
-    w.heading(say("Cloud/API and local models compared"), 3)
     w.table([say("Criterion"), say("Cloud/API models"), say("Local open-weight models")], rows)
 
 
-def _assumptions(w: Writer, context: Context) -> None:
+def _figures(w: Writer, context: Context) -> None:
     """The figures that all options share, with how each is known."""
-    w.heading(say("Figures that all options share"), 3)
     w.table(
         [say("Figure"), say("Value")],
         [
