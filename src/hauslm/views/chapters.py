@@ -43,9 +43,11 @@ def whole_report(project: flow.Project, language: str) -> tuple[str, list[tuple[
     """(the report as HTML for a page, its chapters as (anchor, title))."""
     records = sound_records(project)
     with speaking(language):
-        w = blocks_of(project.scenario, records, "full", language)
+        w = blocks_of(project.scenario, records, "full", language, linked=True)
     chapters = [b.text for b in w.blocks if isinstance(b, Heading) and b.level == 2]
-    return html.fragment(w.blocks, words_of(language)), [(html.anchor(c), c) for c in chapters]
+    body = html.fragment(w.blocks, words_of(language), w.sources)
+    body += html.source_list(w.sources, w.t(say("Sources of the figures")))
+    return body, [(html.anchor(c), c) for c in chapters]
 
 
 def sound_records(project: flow.Project) -> dict[str, Record]:

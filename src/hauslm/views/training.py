@@ -22,6 +22,7 @@ from hauslm.views.chapters import Tile, duration
 
 POINTS = 300  # of a curve on the page; the file has them all
 SMOOTH = 5  # steps over which the speed is averaged
+MEAN_OVER = 10  # drawn points
 RECENT = 20  # steps from which the remaining time is extrapolated
 GIB = 1 << 30
 
@@ -131,6 +132,12 @@ def _speed(steps: Sequence[dict[str, Any]]) -> float:
     return sum(rates) / len(rates) if rates else 0.0
 
 
+def _mean(values: Sequence[float]) -> list[float]:
+    """Mean of the last `MEAN_OVER` values at each place (of fewer at the start)."""
+    parts = [values[max(0, i - MEAN_OVER + 1) : i + 1] for i in range(len(values))]
+    return [sum(p) / len(p) for p in parts]
+
+
 def _thin(rows: Sequence[Any]) -> list[Any]:
     every = max(1, -(-len(rows) // POINTS))
     return [r for i, r in enumerate(rows) if i % every == 0 or i == len(rows) - 1]
@@ -140,7 +147,11 @@ def _drawings(w: Writer, steps: Sequence[dict[str, Any]], checks: Sequence[dict[
     shown = _thin(steps)
     table = shown[:: max(1, len(shown) // 15)]
     by_step = {int(c["step"]): float(c["validation"]) for c in checks}
-    series = [(w.t(say("Training")), [s["step"] for s in shown], [s["loss"] for s in shown])]
+    every = [s["step"] for s in shown]
+    series = [(w.t(say("Training")), every, [s["loss"] for s in shown])]
+    if len(shown) > MEAN_OVER:
+        name = say("Training, mean of {count} steps", count=MEAN_OVER)
+        series.append((w.t(name), every, _mean([float(s["loss"]) for s in shown])))
     if checks:
         series.append(
             (w.t(say("Validation")), [c["step"] for c in checks], [c["validation"] for c in checks])

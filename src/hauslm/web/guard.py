@@ -47,7 +47,8 @@ class Guard:
                 out = MutableHeaders(scope=message)
                 out["Content-Security-Policy"] = out.get("Content-Security-Policy", POLICY)
                 out["X-Content-Type-Options"] = "nosniff"
-                out["Referrer-Policy"] = "no-referrer"
+                # Not "no-referrer": browsers then call the origin of our own forms "null".
+                out["Referrer-Policy"] = "same-origin"
                 out["Cache-Control"] = "no-store"
             await send(message)
 

@@ -40,7 +40,7 @@ def routes(room: Room) -> APIRouter:
             "training.html.j2",
             stage=found,
             state=flow.state(project, found),
-            now=_live(room, request, running),
+            now=_live(room, request, running) if running or record is None else None,
             training=running,
             mine=_last_training(room),
             resumable=_resumable(project),
