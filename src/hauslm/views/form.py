@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from hauslm.base.words import N_, translate
 from hauslm.catalog import load
+from hauslm.report.chapters.decision import ANSWERS
 from hauslm.scenario import Answer, Scenario, ScenarioAnswers
 from hauslm.start import QUESTIONS
 
@@ -29,20 +30,11 @@ SECTIONS = {
     "horizon": N_("Horizon"),
 }
 # What the raw answers of the project file mean.
-CHOICES = {
-    "yes": N_("yes"),
-    "no": N_("no"),
-    "unknown": N_("unknown"),
+CHOICES = ANSWERS | {
     "true": N_("yes"),
     "false": N_("no"),
-    "own": N_("our own works"),
-    "open": N_("works under an open licence"),
-    "third_party": N_("works of third parties"),
-    "non_commercial": N_("non-commercial research"),
-    "commercial": N_("commercial"),
     "team": N_("the team"),
     "public": N_("everybody"),
-    "none": N_("no GPU"),
 }
 
 

@@ -32,7 +32,7 @@ from hauslm.records import Evaluation, Record
 from hauslm.report import html, plots
 from hauslm.report.blocks import Writer
 from hauslm.report.build import words_of
-from hauslm.report.chapters.decision import CRITERIA, KINDS
+from hauslm.report.chapters.decision import CRITERIA, KINDS, end_of
 from hauslm.scenario import Scenario
 from hauslm.views.form import names, shown
 
@@ -465,8 +465,8 @@ def _flips(w: Writer, context: Context) -> None:
         [
             (
                 w.t(f.title),
-                _end(w, f.from_, f.unit),
-                _end(w, f.to, f.unit),
+                end_of(w, f.from_, f.unit),
+                end_of(w, f.to, f.unit),
                 w.t(context.name(row[f.becomes]))
                 if f.becomes in row
                 else f.becomes or w.t(say("nothing that is admissible")),
@@ -476,18 +476,6 @@ def _flips(w: Writer, context: Context) -> None:
         align="llll",
         caption=say("{shown} of {count} changes that would flip it", shown=min(len(flips), SHOWN_FLIPS), count=len(flips)),
     )  # fmt: skip
-
-
-def _end(w: Writer, value: object, unit: str) -> str:
-    from hauslm.views.form import CHOICES
-
-    if isinstance(value, bool):
-        return w.t(say("yes") if value else say("no"))
-    if isinstance(value, (int, float)):
-        return f"{w.number(value, 'g')} {'' if unit == '1' else w.t(unit)}".strip()
-    if value is None:
-        return "–"
-    return ", ".join(w.t(CHOICES.get(part, part)) for part in str(value).split(", "))
 
 
 def _criteria(w: Writer, context: Context) -> None:
