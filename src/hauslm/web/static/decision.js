@@ -19,7 +19,9 @@ function show(answer, deep) {
   if (deep) part("depth").innerHTML = answer.depth;
   part("floating").textContent = answer.plain;
   const status = part("status");
-  status.textContent = answer.changed ? status.dataset.trial.replace("#", answer.changed) : status.dataset.saved;
+  if (round > 0) { // until something is changed the server's own words stand
+    status.textContent = answer.changed ? status.dataset.trial.replace("#", answer.changed) : status.dataset.saved;
+  }
   status.classList.toggle("trial", answer.changed > 0);
   part("reset").hidden = answer.changed === 0;
   document.dispatchEvent(new CustomEvent("hauslm:answered", { detail: { deep, ms: answer.ms } }));
