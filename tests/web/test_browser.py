@@ -97,7 +97,7 @@ def _settled(page: Any) -> None:
     ("language", "scheme"),
     [
         ("de", "light"),
-        ("en", "dark"),
+        pytest.param("en", "dark", marks=pytest.mark.slow),
         pytest.param("de", "dark", marks=pytest.mark.slow),
         pytest.param("en", "light", marks=pytest.mark.slow),
     ],
@@ -172,7 +172,7 @@ def test_a_slider_moves_the_verdict_by_keyboard_and_the_button_saves(
         assert page.locator("[name='scenario.horizon.months']").input_value() == "24"
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.slow)])
 def test_every_page_can_be_reached_by_keyboard_alone_and_nothing_runs_off_the_side(
     browser: Any, address: str, width: int
 ) -> None:

@@ -84,7 +84,7 @@ def _tell_errors(app: FastAPI, room: Room) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         ours = HauslmError(
-            "H900",
+            "H901",
             say("hauslm met a fault of its own ({kind}: {reason}).",
                 kind=type(error).__name__, reason=str(error)[:200]),
             where=str(path),

@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
         path = logs / f"error-{time.strftime('%Y%m%d-%H%M%S')}.log"
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         told = HauslmError(
-            "H900",
+            "H901",
             say("hauslm met a fault of its own ({kind}: {reason}).",
                 kind=type(error).__name__, reason=str(error)[:200]),
             where=str(path),

@@ -77,7 +77,7 @@ def _drop(room: Room, request: Request, parts: list) -> Response:  # type: ignor
     try:
         if file is None or not file.filename:
             raise DataError(
-                "H346", say("No file was chosen."), next_step=say("Choose one, or drop it here.")
+                "H542", say("No file was chosen."), next_step=say("Choose one, or drop it here.")
             )
         identity = articles.add(room.project().folder, file.filename, file.data)
     except HauslmError as error:

@@ -60,7 +60,7 @@ def routes(room: Room, talk: Talk) -> APIRouter:
 
 
 def _orders(raw: bytes) -> list[dict[str, Any]]:
-    """One order per side. H347 for what is no question."""
+    """One order per side. H543 for what is no question."""
     try:
         body = json.loads(raw)
         sides = body["sides"]
@@ -78,7 +78,7 @@ def _orders(raw: bytes) -> list[dict[str, Any]]:
             for side, messages in sides.items()
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError("H347", say("This is no question that can be answered.")) from error
+        raise UsageError("H543", say("This is no question that can be answered.")) from error
 
 
 async def _loading(request: Request, talk: Talk) -> AsyncIterator[str]:

@@ -73,7 +73,7 @@ def routes(room: Room) -> APIRouter:
     @api.get("/report/file/{kind}")
     def report_file(request: Request, kind: str) -> Response:
         if kind not in REPORT_FILES:
-            raise UsageError("H101", say("There is no report in the format '{kind}'.", kind=kind))
+            raise UsageError("H541", say("There is no report in the format '{kind}'.", kind=kind))
         project = room.project()
         made = flow.report(project, formats=(kind,), language=room.language(request))
         # A downloaded file is opened outside of these pages; in them its style would be refused.
