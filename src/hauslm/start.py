@@ -227,17 +227,26 @@ def change_project_file(root: Path, answers: Mapping[str, str]) -> None:
     writer.width = 10_000
     data = writer.load(text) or {}
     for dotted, answer in answers.items():
-        if dotted not in known:
+        if dotted not in known and not dotted.startswith("scenario."):
             continue
         node = data
         *parents, last = dotted.split(".")
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = _typed(answer.strip())
+        node[last] = typed_answer(dotted, answer)
+        if node[last] is None:  # emptied: the field's default holds again
+            del node[last]
     stream = io.StringIO()
     writer.dump(data, stream)
     parse(stream.getvalue(), folder.file.name)
     files.write_sealed(folder.file, stream.getvalue())
+
+
+def typed_answer(dotted: str, answer: str) -> Any:
+    """What was typed into a form for a field: a list where the field is one, None where it is empty."""
+    if dotted == "scenario.workload.languages":
+        return [part.strip() for part in answer.split(",") if part.strip()]
+    return _typed(answer.strip()) if answer.strip() else None
 
 
 def _typed(answer: str) -> Any:

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hauslm.base.quantity import Quantity
-from hauslm.base.words import Sentence, number, say, translate
+from hauslm.base.words import Sentence, date, number, say, translate
 from hauslm.records import Fact, Said
+
+# Around a figure that links to its source: OPEN number SPLIT figure CLOSE (private-use characters).
+OPEN, SPLIT, CLOSE = "\ue000", "\ue001", "\ue002"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Writer:
     brief: bool = False  # for the terminal: what matters, without the appendix
     blocks: list[Block] = field(default_factory=list)
     sources: dict[str, int] = field(default_factory=dict)
+    # On pages every figure opens its source: `quantity` then writes a `Mark` around the figure.
+    linked: bool = False
 
     # -- words
 
@@ -108,6 +113,9 @@ class Writer:
                 text += f" ({low} – {high})"
         if not cite:
             return text
+        if self.linked:
+            tip = self.provenance(quantity)
+            return f"{OPEN}{self._source(tip)}{SPLIT}{text}{CLOSE}"
         mark = {
             "assumed": self.t(say("assumed")),
             "measured": self.t(say("measured")),
@@ -120,6 +128,22 @@ class Writer:
             if mark.startswith("[")
             else (f"{text} ({mark})" if mark else text)
         )
+
+    def provenance(self, quantity: Quantity) -> str:
+        """How the figure is known, in one line: 'sourced: BDEW (1 Jan 2026)'."""
+        known = self.t(
+            {
+                "given": say("given by you"),
+                "measured": say("measured"),
+                "sourced": say("source"),
+                "derived": say("computed"),
+                "assumed": say("assumed"),
+            }[quantity.known]
+        )
+        day = date(quantity.date, self.language) if quantity.date else ""
+        origin = self.t(quantity.source) if quantity.source else ""
+        origin = f"{origin} ({day})" if origin and day else origin or day
+        return f"{known}: {origin}" if origin else known
 
     def _source(self, text: str) -> int:
         return self.sources.setdefault(text, len(self.sources) + 1)

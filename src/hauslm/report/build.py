@@ -35,10 +35,15 @@ NEXT_COMMAND = {
 
 
 def blocks_of(
-    scenario: Scenario, records: dict[str, Record], template: str, language: str
+    scenario: Scenario,
+    records: dict[str, Record],
+    template: str,
+    language: str,
+    *,
+    linked: bool = False,
 ) -> Writer:
-    """The report as a tree of blocks in `language`."""
-    w = Writer(language)
+    """The report as a tree of blocks in `language`; `linked`: figures link to a list that the page adds."""
+    w = Writer(language, linked=linked)
     if template == "lab":
         lab.write(w, scenario, records)
     else:
@@ -52,7 +57,8 @@ def blocks_of(
             w.heading(say("Not done yet"))
             w.bullets(missing)
         _appendix(w, records)
-    w.source_list()
+    if not linked:
+        w.source_list()
     return w
 
 

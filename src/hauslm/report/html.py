@@ -1,7 +1,7 @@
 """Blocks as one HTML file: no script, no request to anywhere, the drawings inside, fit to print.
 
 Everything that comes from outside (document names, model answers) passes `escape`; the only markup that
-is let through is our own and matplotlib's.
+is let through is our own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,20 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from hauslm.report.blocks import Block, Bullets, Callout, Code, Figure, Heading, Masked, Table, Text
+from hauslm.report.blocks import (
+    CLOSE,
+    OPEN,
+    SPLIT,
+    Block,
+    Bullets,
+    Callout,
+    Code,
+    Figure,
+    Heading,
+    Masked,
+    Table,
+    Text,
+)
 
 STYLE = """
 :root{--ink:#1d2a35;--soft:#5b6b79;--line:#dbe2e8;--paper:#fff;--wash:#f4f7f9;--accent:#005b96;
@@ -42,17 +55,19 @@ tr.chosen td{background:var(--good)}tr.chosen td:first-child{font-weight:600;pad
 .callout.verdict{background:var(--good);border-color:var(--good-line);font-size:1.12rem;font-weight:600}
 .callout.warning{background:var(--warn);border-color:var(--warn-line);font-weight:600}
 .callout.note{font-size:.92rem}
-figure{margin:1.5rem 0;padding:1rem;background:#fff;color:#22303c;border:1px solid var(--line);border-radius:10px}
+figure{margin:1.5rem 0;padding:1rem;border:1px solid var(--line);border-radius:10px}
 figure svg{display:block;width:100%;height:auto;max-width:45rem}
-figcaption{font-size:.9rem;color:#4b5a67;margin-top:.6rem}figcaption b{color:#22303c}
-details{font-size:.9rem;margin-top:.5rem}summary{cursor:pointer;color:#005b96}
-figure details table{color:#22303c}figure th,figure td{border-color:#dfe5ea}
+figcaption{font-size:.9rem;color:var(--soft);margin-top:.6rem}figcaption b{color:var(--ink)}
+details{font-size:.9rem;margin-top:.5rem}summary{cursor:pointer;color:var(--accent)}
 pre{background:var(--wash);padding:1rem;border-radius:8px;overflow-x:auto;font-size:.85rem;line-height:1.5}
 code,pre{font-family:ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
 .sample{white-space:pre-wrap;background:var(--wash);padding:.8rem 1rem;border-radius:8px;font-size:.88rem;overflow-wrap:anywhere;max-height:16rem;overflow-y:auto}
 .sample mark{background:var(--mark);color:inherit;border-radius:2px}
 footer{margin-top:4rem;color:var(--soft);font-size:.85rem;border-top:1px solid var(--line);padding-top:1rem}
 a:focus-visible,summary:focus-visible,.scroll:focus-visible,.sample:focus-visible{outline:3px solid var(--accent);outline-offset:2px}
+@media (prefers-color-scheme:dark){.chart .f.ci{fill:#e6edf3}.chart .f.cs{fill:#a3b1bd}.chart .f.cp{fill:#131a20}
+.chart .s.ci{stroke:#e6edf3}.chart .s.cg{stroke:#33414d}.chart .f.c0{fill:#58b0ee}.chart .s.c0{stroke:#58b0ee}
+.chart .f.c2{fill:#3dbb93}.chart .s.c2{stroke:#3dbb93}.chart .f.c5{fill:#f08a4b}.chart .s.c5{stroke:#f08a4b}}
 @media print{body{font-size:10.5pt}main{max-width:none;padding:0}nav{display:none}h2{break-after:avoid}
 figure,table,.callout{break-inside:avoid}details>*{display:block}.sample{max-height:none}}
 @media (max-width:40rem){nav ol{columns:1}h1{font-size:1.6rem}}
@@ -70,7 +85,7 @@ def page(
 ) -> str:
     """The whole file. `words` holds 'contents' and 'data' in the page's language."""
     chapters = [b for b in blocks if isinstance(b, Heading) and b.level == 2]
-    links = "".join(f'<li><a href="#{_anchor(h.text)}">{escape(h.text)}</a></li>' for h in chapters)
+    links = "".join(f'<li><a href="#{anchor(h.text)}">{escape(h.text)}</a></li>' for h in chapters)
     label = escape(words["contents"], quote=True)
     contents = f'<nav aria-label="{label}"><ol>{links}</ol></nav>' if len(chapters) > 2 else ""
     body = "\n".join(_one(b, words) for b in blocks)
@@ -84,20 +99,53 @@ def page(
     )
 
 
-def fragment(blocks: Sequence[Block], words: dict[str, str]) -> str:
-    """The blocks alone, for a page of the web room."""
-    return "\n".join(_one(b, words) for b in blocks)
+def fragment(
+    blocks: Sequence[Block], words: dict[str, str], sources: dict[str, int] | None = None,
+    prefix: str = "s",
+) -> str:  # fmt: skip
+    """The blocks alone, for a page of the web room; `sources` (text -> number) make figures links."""
+    tips = {number: text for text, number in (sources or {}).items()}
+    return "\n".join(_linked(_one(b, words), tips, prefix) for b in blocks)
 
 
-def _anchor(text: str) -> str:
+def source_list(sources: dict[str, int], title: str, prefix: str = "s") -> str:
+    """The numbered sources that the figures of a fragment link to."""
+    if not sources:
+        return ""
+    items = "".join(
+        f'<li id="{prefix}{number}">{escape(text)}</li>'
+        for text, number in sorted(sources.items(), key=lambda i: i[1])
+    )
+    head = escape(title)
+    return f'<details class="sources"><summary>{head}</summary><ol>{items}</ol></details>'
+
+
+_MARK = re.compile(f"{OPEN}(\\d+){SPLIT}(.*?){CLOSE}", re.DOTALL)
+
+
+def _linked(text: str, tips: dict[int, str], prefix: str) -> str:
+    """Marks of figures become links to their source, which a pointer or the focus shows at once."""
+
+    def link(match: re.Match[str]) -> str:
+        number = int(match.group(1))
+        tip = escape(tips.get(number, ""), quote=True)
+        return (
+            f'<a class="fig" href="#{prefix}{number}" data-tip="{tip}">{match.group(2)}'
+            f"<sup>{number}</sup></a>"
+        )
+
+    return _MARK.sub(link, text)
+
+
+def anchor(text: str) -> str:
     return re.sub(r"[^a-z0-9äöüß]+", "-", text.lower()).strip("-")
 
 
 def _one(block: Block, words: dict[str, str]) -> str:
     match block:
         case Heading(level, text):
-            anchor = f' id="{_anchor(text)}"' if level == 2 else ""
-            return f"<h{level}{anchor}>{escape(text)}</h{level}>"
+            place = f' id="{anchor(text)}"' if level == 2 else ""
+            return f"<h{level}{place}>{escape(text)}</h{level}>"
         case Text(text):
             return f"<p>{escape(text)}</p>"
         case Bullets(items):
@@ -146,6 +194,4 @@ def _inline_ids(svg: str) -> str:
     prefix = "f" + hashlib.sha256(svg.encode()).hexdigest()[:6]
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
-    # matplotlib's <metadata> names its home page; a report carries no address that is not a source.
-    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)

@@ -1,167 +1,98 @@
-"""Which pages are there? Overview, one page per stage, the scenario as a form, the report.
+"""Which pages are there, and who serves them? Routes by topic, errors as pages, one port on this machine.
 
-Server-rendered; the charts are the report's SVG drawings. One small script of our own follows a running
-job; without it every page still works after a reload. All stages go through `flow`, as in the CLI.
+Server-rendered; the charts are the report's drawings. Small scripts of our own make the live parts live;
+nothing is loaded from anywhere else. Stages go through `flow`, as in the command line.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
+import time
+import traceback
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
-from jinja2 import Environment, FileSystemLoader, select_autoescape
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from hauslm import flow
-from hauslm.base import words
 from hauslm.base.errors import HauslmError, MissingError
 from hauslm.base.progress import Progress
-from hauslm.base.words import say, speaking, translate
+from hauslm.base.words import say
 from hauslm.web.guard import COOKIE, Guard, new_token
-from hauslm.web.jobs import Jobs
+from hauslm.web.pages import articles, chat, decision, stages, training
+from hauslm.web.room import HERE, Room
+from hauslm.web.talk import Talk
 
-HERE = Path(__file__).parent
-LANGUAGE_COOKIE = "hauslm_language"
+log = logging.getLogger("hauslm.web")
 
 
-def create_app(folder: Path, *, token: str, port: int) -> Any:
-    """The ASGI application for the project in `folder`."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+def create_app(folder: Path, *, token: str, port: int, warm: bool = False) -> Any:
+    """The ASGI application for the project in `folder`. `warm`: load what the first pages need."""
+    room, talk = Room(folder), Talk(folder)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if warm:
+            room.warm()
+        idle = asyncio.create_task(_end_idle(talk))
+        yield
+        idle.cancel()
+        talk.stop()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    pages = Environment(
-        loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape(default=True)
-    )
-    jobs = Jobs(folder)
-
-    def language_of(request: Request) -> str:
-        code = request.cookies.get(LANGUAGE_COOKIE, "")
-        return code if code in words.available_languages() else words.language()
-
-    def render(request: Request, page: str, status: int = 200, /, **values: Any) -> HTMLResponse:
-        code = language_of(request)
-        with speaking(code):
-            text = pages.get_template(page).render(
-                _=lambda t: translate(t, code),
-                language=code,
-                languages=words.available_languages(),
-                path=request.url.path,
-                stages=list(flow.STAGES.values()),
-                stage_title=lambda s: translate(s.title, code),
-                job=jobs.current,
-                running=jobs.running,
-                **values,
-            )
-        return HTMLResponse(text, status)
-
-    def failed(request: Request, error: HauslmError) -> HTMLResponse:
-        return render(request, "error.html.j2", 400, message=error.text(language_of(request)))
-
-    @app.exception_handler(HauslmError)
-    async def _told(request: Request, error: HauslmError) -> Response:
-        return failed(request, error)
-
-    @app.get("/")
-    def overview(request: Request) -> Response:
-        project = flow.Project.load(folder)
-        states = {s.name: flow.state(project, s) for s in flow.STAGES.values()}
-        report = (project.folder.report / "report.html").is_file()
-        return render(
-            request, "overview.html.j2", name=project.scenario.name, states=states, report=report,
-            folder=str(project.folder.root),
-        )  # fmt: skip
-
-    @app.get("/stage/{name}")
-    def stage(request: Request, name: str) -> Response:
-        found = flow.stage_named(name)
-        project = flow.Project.load(folder)
-        body = flow.stage_html(project, found, language_of(request))
-        return render(
-            request, "stage.html.j2", stage=found, body=body, state=flow.state(project, found)
-        )
-
-    @app.post("/stage/{name}/run")
-    async def start(request: Request, name: str) -> Response:
-        stage_name = name if name == "run" else flow.stage_named(name).name
-        jobs.start(stage_name, language_of(request))
-        return RedirectResponse("/job", 303)
-
-    @app.get("/job")
-    def job(request: Request) -> Response:
-        return render(request, "job.html.j2", lines=jobs.current.lines() if jobs.current else [])
-
-    @app.post("/job/stop")
-    async def stop() -> Response:
-        jobs.stop()
-        return RedirectResponse("/job", 303)
-
-    @app.get("/job/events")
-    async def events(request: Request) -> Response:
-        return StreamingResponse(_follow(request, jobs), media_type="text/event-stream")
-
-    @app.get("/scenario")
-    def scenario(request: Request) -> Response:
-        project = flow.Project.load(folder)
-        return render(request, "scenario.html.j2", fields=flow.scenario_form(project), message="")
-
-    @app.post("/scenario")
-    async def change(request: Request) -> Response:
-        from urllib.parse import parse_qsl
-
-        raw = (await request.body()).decode("utf-8", "replace")
-        answers = dict(parse_qsl(raw, keep_blank_values=True, max_num_fields=64))
-        try:
-            flow.change_scenario(folder, answers)
-        except HauslmError as error:
-            project = flow.Project.load(folder)
-            return render(
-                request, "scenario.html.j2", 400, fields=flow.scenario_form(project, answers),
-                message=error.text(language_of(request)),
-            )  # fmt: skip
-        jobs.start("decide", language_of(request))
-        return RedirectResponse("/job", 303)
-
-    @app.get("/report")
-    def report(request: Request) -> Response:
-        project = flow.Project.load(folder)
-        files = flow.report(project, formats=("html",), language=language_of(request))
-        # The report carries its style inside; its own policy allows that and nothing else.
-        policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-        return HTMLResponse(
-            files["html"].read_text(encoding="utf-8"), headers={"Content-Security-Policy": policy}
-        )
-
-    @app.post("/language/{code}")
-    async def choose(code: str) -> Response:
-        answer = RedirectResponse("/", 303)
-        if code in words.available_languages():
-            answer.set_cookie(LANGUAGE_COOKIE, code, samesite="strict")
-        return answer
-
+    for router in (
+        stages.routes(room), decision.routes(room), training.routes(room), chat.routes(room, talk),
+        articles.routes(room),
+    ):  # fmt: skip
+        app.include_router(router)
+    _tell_errors(app, room)
     return Guard(app, token, port)
 
 
-async def _follow(request: Request, jobs: Jobs) -> AsyncIterator[str]:
-    """Server-sent events: each new line of the job's log, then its exit code."""
-    sent = 0
-    while not await request.is_disconnected():
-        job = jobs.current
-        if job is None:
-            yield "event: end\ndata: null\n\n"
-            return
-        ended = job.exit_code
-        for line in job.lines(sent):
-            sent += 1
-            yield f"data: {json.dumps(line)}\n\n"
-        if ended is not None:
-            yield f"event: end\ndata: {ended}\n\n"
-            return
-        await asyncio.sleep(0.4)
+async def _end_idle(talk: Talk) -> None:
+    while True:
+        await asyncio.sleep(30)
+        talk.stop_if_idle()
+
+
+def _tell_errors(app: FastAPI, room: Room) -> None:
+    """Every failure is a page with sentences; tracebacks go to `logs/`."""
+
+    @app.exception_handler(HauslmError)
+    async def told(request: Request, error: HauslmError) -> Response:
+        return room.page(
+            request, "error.html.j2", 400, error=error, code=room.language(request), missing=False
+        )
+
+    @app.exception_handler(HTTPException)
+    async def missing(request: Request, error: HTTPException) -> Response:
+        return room.page(
+            request, "error.html.j2", error.status_code, error=None, code=room.language(request),
+            missing=error.status_code == 404,
+        )  # fmt: skip
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        path = room.folder / "logs" / f"error-{time.strftime('%Y%m%d-%H%M%S')}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        ours = HauslmError(
+            "H901",
+            say("hauslm met a fault of its own ({kind}: {reason}).",
+                kind=type(error).__name__, reason=str(error)[:200]),
+            where=str(path),
+            next_step=say("Please report it with the file named above; your records are unharmed."),
+        )  # fmt: skip
+        return room.page(
+            request, "error.html.j2", 500, error=ours, code=room.language(request), missing=False
+        )
 
 
 def run(folder: Path, *, port: int, progress: Progress) -> None:
@@ -177,7 +108,7 @@ def run(folder: Path, *, port: int, progress: Progress) -> None:
     except OSError as error:
         raise MissingError(
             "H540",
-            say("Port {port} is taken.", port=port),
+            say("Port {port} is taken.", port=str(port)),
             next_step=say("Choose another one with --port."),
         ) from error
     progress.say(
@@ -187,8 +118,8 @@ def run(folder: Path, *, port: int, progress: Progress) -> None:
         )
     )
     config = uvicorn.Config(
-        create_app(folder.resolve(), token=token, port=port), log_level="warning", access_log=False,
-        server_header=False,
+        create_app(folder.resolve(), token=token, port=port, warm=True), log_level="warning",
+        access_log=False, server_header=False, timeout_graceful_shutdown=3,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener])
 

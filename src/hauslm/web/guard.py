@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 
 COOKIE = "hauslm_web"
 MAX_BODY_BYTES = 1 << 20
+MAX_FILE_BYTES = 64 << 20  # an article that is dropped on its page
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -46,7 +47,8 @@ class Guard:
                 out = MutableHeaders(scope=message)
                 out["Content-Security-Policy"] = out.get("Content-Security-Policy", POLICY)
                 out["X-Content-Type-Options"] = "nosniff"
-                out["Referrer-Policy"] = "no-referrer"
+                # Not "no-referrer": browsers then call the origin of our own forms "null".
+                out["Referrer-Policy"] = "same-origin"
                 out["Cache-Control"] = "no-store"
             await send(message)
 
@@ -64,7 +66,8 @@ class Guard:
                 length = int(headers.get("content-length", ""))
             except ValueError:
                 return PlainTextResponse("length required", 411)
-            if not 0 <= length <= MAX_BODY_BYTES:
+            most = MAX_FILE_BYTES if scope["path"] == "/articles" else MAX_BODY_BYTES
+            if not 0 <= length <= most:
                 return PlainTextResponse("too large", 413)
         given = QueryParams(scope["query_string"]).get("token", "")
         if given and hmac.compare_digest(given.encode(), self.token.encode()):

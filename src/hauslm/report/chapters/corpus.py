@@ -43,7 +43,11 @@ def write(w: Writer, corpus: Corpus) -> None:
             [say("Tokens"), say("Documents")], [(k, w.number(v)) for k, v in rows], align="lr"
         )
         svg = plots.histogram(
-            rows, w.t(say("Length of the documents")), w.t(say("Tokens")), w.t(say("Documents"))
+            rows,
+            w.t(say("Length of the documents")),
+            w.t(say("Tokens")),
+            w.t(say("Documents")),
+            language=w.language,
         )
         w.figure(
             svg,

@@ -24,6 +24,25 @@ KINDS = {
     "cloud": N_("cloud API"),
     "hosted": N_("hosted open model"),
 }
+# What the raw answers of the project file mean.
+ANSWERS = {
+    "yes": N_("yes"),
+    "no": N_("no"),
+    "unknown": N_("unknown"),
+    "own": N_("our own works"),
+    "open": N_("works under an open licence"),
+    "third_party": N_("works of third parties"),
+    "non_commercial": N_("non-commercial research"),
+    "commercial": N_("commercial"),
+    "none": N_("no GPU"),
+}
+EFFECTS = {
+    "BLOCK": N_("forbids"),
+    "REQUIRE": N_("demands"),
+    "WARN": N_("warns"),
+    "ALLOW": N_("allows"),
+    "FAVOUR": N_("speaks for"),
+}
 SHOWN_OPTIONS = 12
 SHOWN_FLIPS = 12
 
@@ -128,6 +147,7 @@ def _options(w: Writer, decision: Decision) -> None:
             ],
             w.t(say("Cost of each option over the horizon")),
             "EUR",
+            language=w.language,
         )
         w.figure(
             svg,
@@ -201,13 +221,15 @@ def _break_even(w: Writer, decision: Decision) -> None:
         )
 
 
-def _end(w: Writer, flip: Flip, value: object) -> str:
+def end_of(w: Writer, value: object, unit: str) -> str:
+    """One end of a flip: a figure with its unit, or answers in words."""
     if isinstance(value, bool):
         return w.t(say("yes") if value else say("no"))
     if isinstance(value, (int, float)):
-        unit = "" if flip.unit == "1" else flip.unit
-        return f"{w.number(value, 'g')} {unit}".strip()
-    return "–" if value is None else str(value)
+        return f"{w.number(value, 'g')} {'' if unit == '1' else w.t(unit)}".strip()
+    if value is None:
+        return "–"
+    return ", ".join(w.t(ANSWERS.get(part, part)) for part in str(value).split(", "))
 
 
 def _becomes(w: Writer, decision: Decision, flip: Flip) -> str:
@@ -230,7 +252,12 @@ def _flips(w: Writer, decision: Decision) -> None:
     w.table(
         [say("If this changed"), say("from"), say("to"), say("the verdict would be")],
         [
-            (w.t(f.title), _end(w, f, f.from_), _end(w, f, f.to), _becomes(w, decision, f))
+            (
+                w.t(f.title),
+                end_of(w, f.from_, f.unit),
+                end_of(w, f.to, f.unit),
+                _becomes(w, decision, f),
+            )
             for f in flips
         ],
         align="lrrl",
@@ -270,7 +297,11 @@ def _tornado(w: Writer, decision: Decision) -> None:
         align="lrr",
     )
     svg = plots.tornado(
-        rows, w.t(say("Cost advantage over the rival for each assumption")), "EUR", here
+        rows,
+        w.t(say("Cost advantage over the rival for each assumption")),
+        "EUR",
+        here,
+        language=w.language,
     )
     w.figure(
         svg,
@@ -293,7 +324,10 @@ def _rules(w: Writer, decision: Decision) -> None:
     for option in decision.options:
         for gate in option.gates:
             mark = f"{gate.source} ⚠" if gate.source_expired else gate.source
-            seen.setdefault(gate.rule, (gate.rule, gate.effect, w.t(gate.why), mark))
+            seen.setdefault(
+                gate.rule,
+                (gate.rule, w.t(EFFECTS.get(gate.effect, gate.effect)), w.t(gate.why), mark),
+            )
     if seen:
         w.heading(say("Rules that were applied"), 3)
         w.table(

@@ -19,6 +19,27 @@ METRICS = {
     "bits_per_byte": N_("bits per byte"),
     "calibration_error": N_("calibration error"),
     "terminology": N_("terminology"),
+    "term_written": N_("terms written"),
+    "term_bits_per_byte": N_("bits per byte of the terms"),
+}
+MEASURES = {
+    "measured": N_("measured"),
+    "unit": N_("unit"),
+    "difference_en": N_("change on English text"),
+    "difference_de": N_("change on German text"),
+    "kl_nats_per_token": N_("distance from the base (KL, nats per token)"),
+    "passed": N_("within the limit"),
+    "limit": N_("limit"),
+    "spans": N_("passages asked"),
+    "span_tokens": N_("tokens per passage"),
+    "documents": N_("documents"),
+    "exact_base": N_("reproduced by the base"),
+    "exact_adapter": N_("reproduced by the adapter"),
+    "exact_unseen": N_("reproduced of unseen text"),
+    "exact_above_base": N_("reproduced beyond the base"),
+    "canaries_memorised": N_("planted sentences memorised"),
+    "repeated_sentences": N_("repeated sentences"),
+    "repeated_reproduced": N_("repeated sentences reproduced"),
 }
 SHOWN_EXAMPLES = 10
 
@@ -108,6 +129,7 @@ def _differences(w: Writer, evaluation: Evaluation) -> None:
         drawn,
         w.t(say("Differences with their intervals")),
         w.t(say("difference (right is better)")),
+        language=w.language,
     )
     w.figure(
         svg,
@@ -140,7 +162,7 @@ def _flat(w: Writer, data: dict[str, Any], title: Any) -> list[tuple[str, str]]:
             text = value
         else:
             continue
-        rows.append((f"{w.t(title)}: {key.replace('_', ' ')}", text))
+        rows.append((f"{w.t(title)}: {w.t(MEASURES.get(key, key.replace('_', ' ')))}", text))
     return rows
 
 

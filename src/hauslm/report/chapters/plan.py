@@ -83,7 +83,11 @@ def _memory(w: Writer, plan: Plan) -> None:
         (f"{g} GiB", float(g)) for g in (8, 16, 24, 48, 80) if peak.value / 4 < g < peak.value * 2.2
     ][:2]
     svg = plots.memory_bar(
-        [(n, q.value) for n, q in sizable], limits, w.t(say("Peak memory by part")), "GiB"
+        [(n, q.value) for n, q in sizable],
+        limits,
+        w.t(say("Peak memory by part")),
+        "GiB",
+        language=w.language,
     )
     w.figure(
         svg,

@@ -85,6 +85,7 @@ def _curve(w: Writer, run: Run) -> None:
         w.t(say("Loss during the training")),
         w.t(say("Step")),
         w.t(say("Loss (nats per token)")),
+        language=w.language,
     )
     w.figure(
         svg,
