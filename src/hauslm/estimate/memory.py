@@ -17,8 +17,8 @@ transient while a quantised model is being loaded, and pinned host memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hauslm.base.quantity import Quantity, derived
@@ -60,6 +60,8 @@ WEIGHT_BYTES: dict[Quantisation, float] = {
     "nf4_dq": 0.5 + 1 / 64 + 4 / (64 * 256),
     "int8": 1.0,
     "fp8": 1.0,
+    # OCP Microscaling Formats (MX) 1.0: E2M1 values, one shared 8-bit exponent per block of 32.
+    "mxfp4": 0.5 + 1 / 32,
 }
 
 # Copies of the logits at the worst moment, in bytes per entry (fp32 copies count 4, bf16 2).
@@ -139,7 +141,10 @@ def weight_bytes(
     full = DTYPE_BYTES[base_dtype]
     if quantisation == "none":
         return full * count.total
-    shrunk = [x for x in shape.linears(architecture) if quantise_experts or not x.expert]
+    if quantisation == "mxfp4":  # gpt-oss ships its experts in it, and only those
+        shrunk = [x for x in shape.linears(architecture) if x.expert]
+    else:
+        shrunk = [x for x in shape.linears(architecture) if quantise_experts or not x.expert]
     packed = architecture.n_layers * sum(x.parameters for x in shrunk)
     rows = architecture.n_layers * sum(x.n_out * x.copies for x in shrunk)
     scales = 4.0 * rows if quantisation in ("int8", "fp8") else 0.0
@@ -285,6 +290,24 @@ def training_memory(s: TrainingSetup) -> MemoryEstimate:
     }
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     return as_estimate(moment, moments[moment], s.device, "formula, estimate.memory")
+
+
+def covering(estimate: MemoryEstimate, others: Iterable[MemoryEstimate]) -> MemoryEstimate:
+    """The same estimate with its range widened to what else the question may have meant."""
+    lows, highs = [estimate.peak.lowest], [estimate.peak.highest]
+    for other in others:
+        lows.append(other.peak.lowest)
+        highs.append(other.peak.highest)
+    moving = estimate.memory.parts.activations
+    down = max(0.0, min(moving.lowest, moving.lowest - (lows[0] - min(lows))))
+    up = moving.highest + (max(highs) - highs[0])
+    parts = estimate.memory.parts.model_copy(
+        update={"activations": derived(moving.value, "GiB", moving.source, down, up)}
+    )
+    peak = derived(
+        estimate.peak.value, "GiB", estimate.peak.source, min(lows), max(highs)
+    )
+    return replace(estimate, memory=Memory(peak_gib=peak, parts=parts))
 
 
 # ---------------------------------------------------------------- serving
