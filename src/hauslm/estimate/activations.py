@@ -57,7 +57,9 @@ def _attention_bytes(s: TrainingSetup) -> float:
         size += act * (query + pair)
     if s.attention == "eager":
         # softmax output in fp32, and its cast for the product with the values
-        size += a.n_heads * s.seq_len * (4.0 + (act if act < 4 else 0.0)) - act * query
+        capped = act if a.family == "gemma2" else 0.0  # tanh of the scores
+        scores = 4.0 + (act if act < 4 else 0.0) + capped
+        size += a.n_heads * s.seq_len * scores - act * query
     return size
 
 
@@ -134,6 +136,18 @@ def transient_bytes(s: TrainingSetup) -> float:
     if s.quantisation == "none":
         return 0.0
     return 2.0 * max(x.n_in * x.n_out for x in shape.linears(s.architecture))
+
+
+def dora_transient_bytes(s: TrainingSetup) -> float:
+    """While PEFT computes the norm of one adapted matrix in the forward pass: its own copy and the
+    low-rank product in fp32, their scaled copy and sum, and the unit matrix that makes the product."""
+    if not s.dora:
+        return 0.0
+    unit = 4.0 if s.arithmetic == "mixed" else 2.0
+    return max(
+        16.0 * x.n_in * x.n_out + unit * x.n_in * x.n_in
+        for x in shape.adapted(s.architecture, s.targets)
+    )
 
 
 def merged_expert_bytes(s: TrainingSetup) -> float:

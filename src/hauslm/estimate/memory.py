@@ -173,16 +173,17 @@ def optimizer_bytes(s: TrainingSetup) -> float:
 # ---------------------------------------------------------------- the three moments of a step
 
 
-def _resident(s: TrainingSetup) -> dict[str, float]:
-    """What is there at every moment: weights, adapter, optimizer states (per rank)."""
+def _resident(s: TrainingSetup, autocast_copies: bool = False) -> dict[str, float]:
+    """What is there at every moment: weights, adapter, optimizer states (per rank); while forward and
+    backward run also autocast's 16-bit copies of fp32 matrices."""
     weights = weight_bytes(
         s.architecture, s.base_dtype, s.quantisation, s.kbit_upcast, s.quantise_experts
     )
     trainable = _trainable_bytes(s) * trainable_parameters(s)
     share = s.ranks if s.sharding == "fsdp" else 1
     gathered = _gathered_bytes(s) if share > 1 else 0.0
-    if s.method == "full" and s.base_dtype == "fp32" and s.arithmetic == "autocast":
-        gathered += 2.0 * shape.counts(s.architecture).total  # autocast caches 16-bit copies
+    if autocast_copies:
+        gathered += _autocast_copies(s)
     return {
         "weights": weights / share + gathered,
         "adapter": 0.0 if s.method == "full" else trainable / share,
@@ -193,6 +194,18 @@ def _resident(s: TrainingSetup) -> dict[str, float]:
         "kv_cache": 0.0,
         "overhead": 0.0,
     }
+
+
+def _autocast_copies(s: TrainingSetup) -> float:
+    """Autocast multiplies with 16-bit copies of fp32 matrices and keeps them for the backward pass: of
+    every trained matrix, and of the frozen output head that k-bit preparation left in fp32."""
+    if s.arithmetic != "autocast":
+        return 0.0
+    count, a = shape.counts(s.architecture), s.architecture
+    head = 2.0 * a.vocab_size * a.hidden_size
+    if s.method == "full":
+        return 2.0 * count.linear + head if s.base_dtype == "fp32" else 0.0
+    return head if (s.kbit_upcast or s.base_dtype == "fp32") and s.loss != "fused" else 0.0
 
 
 def _gathered_bytes(s: TrainingSetup) -> float:
@@ -234,7 +247,7 @@ def _at_loss(s: TrainingSetup) -> dict[str, float]:
     """The end of the forward pass and the start of the backward pass: the loss itself."""
     hidden, act = s.architecture.hidden_size, activations.activation_bytes(s)
     vocabulary = s.architecture.vocab_size
-    parts = _resident(s)
+    parts = _resident(s, autocast_copies=True)
     if s.loss == "fused":
         # hidden states, their gradient, the final norm's input
         around = (4.0 + 2 * act) * hidden
@@ -258,8 +271,11 @@ def _in_layers(s: TrainingSetup) -> dict[str, float]:
     if k:
         recomputed = k * activations.checkpoint_bytes(s) + activations.layer_bytes(s) + flight
         start = max(start if k < s.architecture.n_layers else 0.0, recomputed)
-    parts = _resident(s)
+    parts = _resident(s, autocast_copies=True)
     parts["activations"] = s.tokens * start + activations.transient_bytes(s)
+    # DoRA's norms are computed in the forward pass, when no gradient is in flight yet.
+    forward = s.tokens * (start - flight) + activations.dora_transient_bytes(s)
+    parts["activations"] = max(parts["activations"], forward)
     parts["activations"] += _merged_experts(s, in_backward=True)
     if s.method != "full" or s.gradient_accumulation_steps > 1:
         parts["gradients"] += _gradient_bytes(s)
