@@ -59,6 +59,8 @@ def _attention_bytes(s: TrainingSetup) -> float:
         # softmax output in fp32, and its cast for the product with the values
         capped = act if a.family == "gemma2" else 0.0  # tanh of the scores
         scores = 4.0 + (act if act < 4 else 0.0) + capped
+        if a.family == "gpt_oss":
+            scores = act  # its softmax, with the sinks, stays in the base's format
         size += a.n_heads * s.seq_len * scores - act * query
     return size
 
@@ -71,8 +73,10 @@ def _mlp_bytes(s: TrainingSetup) -> float:
         return act * 3 * a.intermediate_size
     size = a.moe_intermediate_size or a.intermediate_size
     met = a.experts_per_token or 1
-    # the token is copied to each of its experts and their answers are weighted and added up
-    return met * act * (3 * size + 2 * a.hidden_size)
+    # the token is copied to each of its experts and their answers are weighted and added up;
+    # gpt-oss clamps gate and up first, which keeps both once more
+    kept = 5 if a.family == "gpt_oss" else 3
+    return met * act * (kept * size + 2 * a.hidden_size)
 
 
 def _input_bytes(s: TrainingSetup) -> float:

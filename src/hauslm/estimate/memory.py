@@ -238,7 +238,7 @@ def _saved_bytes(s: TrainingSetup) -> float:
 
 # Copies of one layer's experts while its backward pass runs: the sum, its gradient, and that of the
 # update before it is split into the low-rank matrices.
-_EXPERT_COPIES_IN_BACKWARD = 3.0
+_EXPERT_COPIES_IN_BACKWARD = 2.0
 
 
 def _merged_experts(s: TrainingSetup, in_backward: bool = False) -> float:

@@ -14,6 +14,7 @@ from typing import Literal
 from hauslm.base.errors import UsageError, did_you_mean
 from hauslm.base.words import Sentence, say
 from hauslm.catalog.schema import Architecture
+from hauslm.estimate import shape
 from hauslm.estimate.setup import (
     Arithmetic,
     Attention,
@@ -107,7 +108,7 @@ class Question:
             rank=self.rank or USUAL_RANK,
             targets=parse_targets(self.targets),
             dora=variant == "dora",
-            dropout=0.0 if full else self.usual_dropout,
+            dropout=0.0 if full else self.usual_dropout(architecture),
             arithmetic=arithmetic,
             attention=ATTENTIONS[one_of(self.attention or "sdpa", ATTENTIONS, "--attention")],
             loss=LOSSES[one_of(self.loss or "naive", LOSSES, "--loss")],
@@ -125,9 +126,12 @@ class Question:
         usual = "nf4" if self.method == "qlora" else "none"
         return FORMATS[one_of(self.quantisation or usual, FORMATS, "--quantisation")]
 
-    @property
-    def usual_dropout(self) -> float:
-        return USUAL_DROPOUT if self.dropout is None else self.dropout
+    def usual_dropout(self, architecture: Architecture) -> float:
+        """The dropout asked for, else the usual one; none where PEFT adapts fused experts."""
+        if self.dropout is not None:
+            return self.dropout
+        experts = shape.adapts_experts(architecture, parse_targets(self.targets))
+        return 0.0 if experts else USUAL_DROPOUT
 
     def forks(self, setup: TrainingSetup) -> tuple[TrainingSetup, ...]:
         """Other setups that the same words may mean: what was left open, at both ends."""
@@ -206,7 +210,9 @@ def reasons(q: Question, s: TrainingSetup) -> dict[str, Chosen]:
                                say("Plain LoRA, as nothing else was asked for."))  # fmt: skip
     found["lora_dropout"] = (
         by_user(s.dropout) if q.dropout is not None else Chosen(
-            s.dropout, say("The lab sheet's value and the most usual one; hauslm train uses none."))
+            s.dropout,
+            say("The lab sheet's value and the most usual one; hauslm train uses none.") if s.dropout
+            else say("PEFT adapts fused experts without dropout only."))
     )  # fmt: skip
     found["arithmetic"] = _reason(
         q.arithmetic, s.arithmetic,
