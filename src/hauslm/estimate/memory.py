@@ -236,8 +236,7 @@ def _saved_bytes(s: TrainingSetup) -> float:
     return saved
 
 
-# Copies of one layer's experts while its backward pass runs: the sum, its gradient, and that of the
-# update before it is split into the low-rank matrices.
+# Copies of one layer's experts while its backward pass runs: the sum of base and update, and its gradient.
 _EXPERT_COPIES_IN_BACKWARD = 2.0
 
 
