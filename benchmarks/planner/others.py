@@ -69,7 +69,5 @@ def deepspeed_gib(shape: Architecture, gpus: int, stage: int) -> float:
     total = counts(shape).total
     if stage == 2:
         return (4 * total + 16 * total / gpus) / GIB
-    largest = max(
-        shape.vocab_size * shape.hidden_size, *(x.n_in * x.n_out for x in linears(shape))
-    )
+    largest = max(shape.vocab_size * shape.hidden_size, *(x.n_in * x.n_out for x in linears(shape)))
     return (4 * largest + 18 * total / gpus) / GIB

@@ -331,9 +331,7 @@ def covering(estimate: MemoryEstimate, others: Iterable[MemoryEstimate]) -> Memo
     parts = estimate.memory.parts.model_copy(
         update={"activations": derived(moving.value, "GiB", moving.source, down, up)}
     )
-    peak = derived(
-        estimate.peak.value, "GiB", estimate.peak.source, min(lows), max(highs)
-    )
+    peak = derived(estimate.peak.value, "GiB", estimate.peak.source, min(lows), max(highs))
     return replace(estimate, memory=Memory(peak_gib=peak, parts=parts))
 
 

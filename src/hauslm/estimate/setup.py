@@ -105,12 +105,12 @@ def _refusal(s: TrainingSetup) -> tuple[Sentence, Sentence] | None:
             say("mxfp4 weights answer but do not train: their kernels have no backward pass."),
             say("Choose lora with a 16-bit base, or inference."),
         )
-    if s.method != "full" and shape.adapts_experts(s.architecture, s.targets):
-        if s.dora or s.dropout:
-            return (
-                say("PEFT adapts fused experts neither with DoRA nor with dropout."),
-                say("Choose --targets attention, or plain LoRA without dropout."),
-            )
+    experts = s.method != "full" and shape.adapts_experts(s.architecture, s.targets)
+    if experts and (s.dora or s.dropout):
+        return (
+            say("PEFT adapts fused experts neither with DoRA nor with dropout."),
+            say("Choose --targets attention, or plain LoRA without dropout."),
+        )
     if s.dora and s.quantisation == "int8":
         return (
             say("PEFT cannot read the norm of an int8 weight, which DoRA needs."),

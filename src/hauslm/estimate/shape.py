@@ -197,7 +197,9 @@ def adapted(architecture: Architecture, targets: Targets) -> tuple[Linear, ...]:
     if targets == "mlp" or (architecture.n_experts and set(targets) & set(MLP)):
         raise UsageError(
             "H151",
-            say("The experts of this model are no modules of their own; adapters cannot name them."),
+            say(
+                "The experts of this model are no modules of their own; adapters cannot name them."
+            ),
             next_step=say("Use all-linear, or attention."),
         )
     names = {x.name for x in here if not x.expert}

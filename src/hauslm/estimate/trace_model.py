@@ -302,12 +302,13 @@ def dora_reads_stand_ins(s: TrainingSetup) -> Iterator[None]:
         return
     from peft.tuners.lora import dora
 
-    original = dora.dequantize_module_weight
-    dora.dequantize_module_weight = _unpacked  # type: ignore[assignment]
+    name = "dequantize_module_weight"
+    original = getattr(dora, name)
+    setattr(dora, name, _unpacked)
     try:
         yield
     finally:
-        dora.dequantize_module_weight = original
+        setattr(dora, name, original)
 
 
 def _adapted(model: nn.Module, s: TrainingSetup) -> nn.Module:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from hauslm.base.quantity import Quantity
 from hauslm.base.words import Sentence, say
-from hauslm.estimate.setup import TrainingSetup
+from hauslm.estimate.setup import Quantisation, TrainingSetup
 from hauslm.plan.choose import (
     Correction,
     Grid,
@@ -158,10 +158,8 @@ def fastest_that_fits(setup: TrainingSetup, machine: Machine, correction: Correc
         path = setup.arithmetic if setup.dora else "lean"
         plain = replace(lean, arithmetic=path, kbit_upcast=False)
         bases = [replace(plain, method="lora", quantisation="none")]
-        bases += [
-            replace(plain, method="qlora", quantisation=stored)
-            for stored in (("nf4_dq",) if setup.dora else ("int8", "nf4_dq"))
-        ]
+        formats: tuple[Quantisation, ...] = ("nf4_dq",) if setup.dora else ("int8", "nf4_dq")
+        bases += [replace(plain, method="qlora", quantisation=stored) for stored in formats]
     point = best(points(Grid(tuple(bases), SIZES_TRIED, max(SIZES_TRIED)), machine, correction))
     if not point.fits_with_margin:
         return say("No setting of this length fits with margin.")

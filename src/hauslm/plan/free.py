@@ -166,7 +166,9 @@ def _training(
     if s.method != "full":
         shown = s.targets if isinstance(s.targets, str) else list(s.targets)
         settings["r"] = (
-            by_user(s.rank) if asked.rank else Chosen(s.rank, adapter_words(base, s.targets, s.rank))
+            by_user(s.rank)
+            if asked.rank
+            else Chosen(s.rank, adapter_words(base, s.targets, s.rank))
         )
         settings["target_modules"] = by_user(shown) if asked.targets else Chosen(
             shown, say("All linear layers learn more per parameter than attention alone."))  # fmt: skip

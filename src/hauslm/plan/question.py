@@ -202,7 +202,9 @@ def reasons(q: Question, s: TrainingSetup) -> dict[str, Chosen]:
     }  # fmt: skip
     if s.ranks > 1:
         found["sharding"] = _reason(
-            q.sharding, s.sharding, say("Every GPU holds the whole model and works on its own part.")
+            q.sharding,
+            s.sharding,
+            say("Every GPU holds the whole model and works on its own part."),
         )
     if s.method == "full":
         return found

@@ -24,10 +24,10 @@ from hauslm.plan.choose import best, best_length, points
 from hauslm.plan.free import plan_free
 from hauslm.plan.project import Wanted
 from hauslm.plan.record import Evidence, Outcome, record
-from hauslm.plan.sizes import Amount, amount
-from hauslm.plan.subject import Machine, Subject
-from hauslm.plan.tables import fitting_gpus, fitting_models, for_plan
+from hauslm.plan.sizes import amount
+from hauslm.plan.subject import Machine
 from hauslm.plan.tables import answer as table
+from hauslm.plan.tables import fitting_gpus, fitting_models, for_plan
 from hauslm.records import Corpus, Decision, Plan
 from hauslm.scenario import Scenario
 

@@ -31,7 +31,8 @@ class Fit(Value):
     model: str
     gpu: str
     parameters: int
-    method: str  # lora, qlora, or "" if neither fits
+    method: str  # lora, qlora, or "" if neither fits with margin
+    tight: bool = False  # without margin it would
     peak_gib: float
     memory_gib: float
     checkpointed_layers: int
@@ -88,6 +89,7 @@ def _fit(base: Subject, machine: Machine, seq_len: int) -> Fit:
         gpu=machine.id,
         parameters=counts(base.architecture).total,
         method=way,
+        tight=not way and point.fits,
         peak_gib=round(point.memory.peak.value, 2),
         memory_gib=machine.memory_gib,
         checkpointed_layers=point.setup.checkpointed_layers,
@@ -100,8 +102,7 @@ def unjudged_models() -> tuple[str, ...]:
     return tuple(
         m.id
         for m in load.models()
-        if m.hf_id
-        and (m.architecture is None or m.architecture.family not in UNDERSTOOD_FAMILIES)
+        if m.hf_id and (m.architecture is None or m.architecture.family not in UNDERSTOOD_FAMILIES)
     )
 
 
@@ -109,7 +110,9 @@ def unjudged_models() -> tuple[str, ...]:
 SHOWN_MODELS, SHOWN_GPUS = 12, 12
 
 
-def for_plan(base: Subject, machine: Machine, seq_len: int) -> dict[str, tuple[dict[str, Any], ...]]:
+def for_plan(
+    base: Subject, machine: Machine, seq_len: int
+) -> dict[str, tuple[dict[str, Any], ...]]:
     """Both tables around one plan: the largest models that fit its card, the cards that hold its model."""
     if base.approximate:
         return {}
@@ -180,7 +183,7 @@ def answer(
 
 def _row(f: Fit, kind: str) -> list[str]:
     name = f.model if kind == "models" else f.gpu
-    shown = f.method or say("does not fit").text()
+    shown = f.method or (say("only tightly") if f.tight else say("does not fit")).text()
     return [
         name, shown, number(f.peak_gib, ".1f"), number(f.memory_gib, ".0f"),
         number(f.checkpointed_layers, ",") if f.method else "–",

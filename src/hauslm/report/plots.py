@@ -68,20 +68,26 @@ def _quiet_axes(axes: Any, *, grid: str) -> None:
 
 
 def memory_bar(
-    parts: Sequence[tuple[str, float]], limits: Sequence[tuple[str, float]], label: str, unit: str
+    parts: Sequence[tuple[str, float]],
+    limits: Sequence[tuple[str, float]],
+    label: str,
+    unit: str,
+    spread: tuple[float, float] | None = None,
 ) -> str:
-    """One stacked bar of (name, GiB) against vertical lines of (GPU, GiB)."""
+    """One stacked bar of (name, GiB) against vertical lines of (GPU, GiB); `spread`: ends of its range."""
     canvas, axes = _figure(7.2, 1.9)
     left = 0.0
     for (name, size), colour in zip(parts, PALETTE * 2, strict=False):
         axes.barh(0, size, left=left, color=colour, height=0.55, label=name, edgecolor="white")
         left += size
+    if spread is not None:
+        axes.plot(spread, [0, 0], color=INK, linewidth=1.2, marker="|", markersize=8)
     for name, size in limits:
         axes.axvline(size, color=INK, linewidth=1.4, linestyle=(0, (4, 2)))
         axes.text(size, 0.42, f" {name}", ha="left", va="bottom", fontsize=8)
     axes.set_yticks([])
     axes.set_xlabel(unit)
-    axes.set_xlim(0, max([left, *[s for _, s in limits]]) * 1.14)
+    axes.set_xlim(0, max([left, *(spread or ()), *[s for _, s in limits]]) * 1.14)
     axes.spines["left"].set_visible(False)
     _quiet_axes(axes, grid="x")
     axes.legend(ncols=4, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.42), fontsize=8)
