@@ -47,12 +47,24 @@ def _by_tool() -> tuple[str, ...]:
     return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
 
 
+_SIZE = re.compile(r"(\d+)\s*gb\b")
+_NOT_NVIDIA = ("Apple", "Radeon")
+_KINDS = frozenset(("ada", "blackwell", "pro", "ti", "super", "xt", "xtx"))
+
+
 def is_card(catalog_name: str, driver_name: str) -> bool:
-    """Whether the driver's name means the card of that catalog name: every word with a digit agrees."""
-    here = set(re.split(r"[\s-]+", driver_name.lower()))
-    wanted = [w for w in re.split(r"[\s-]+", catalog_name.lower()) if any(c.isdigit() for c in w)]
-    models = [w for w in wanted if not re.fullmatch(r"\d+gb", w)]
-    return bool(models) and all(w in here for w in models)
+    """Whether the driver's name means the card of that catalog name: "NVIDIA H100 80GB HBM3" is the
+    "H100 SXM5 80 GB". Model numbers, generations and, where both tell it, memory sizes must agree."""
+    wanted, here = catalog_name.lower(), driver_name.lower()
+    sizes = [_SIZE.findall(name) for name in (wanted, here)]
+    if all(sizes) and sizes[0] != sizes[1]:
+        return False
+    words = [set(re.split(r"[\s-]+", _SIZE.sub(" ", name))) for name in (wanted, here)]
+    numbers = {
+        w for w in words[0] if any(c.isdigit() for c in w) and not re.fullmatch(r"sxm\d?|m\d", w)
+    }
+    kinds = [w & _KINDS for w in words]
+    return bool(numbers) and numbers <= words[1] and kinds[0] == kinds[1]
 
 
 def differs(machine: Machine, cards: tuple[str, ...] | None = None) -> Sentence | None:
@@ -61,21 +73,37 @@ def differs(machine: Machine, cards: tuple[str, ...] | None = None) -> Sentence 
     if machine.gpu is None:
         if not cards:
             return None
-        return say(
-            "Planned for this computer's processor, though it has {cards}; name it under "
-            "scenario.hardware.gpu to plan for it. [H170]",
-            cards=", ".join(cards),
+        return _coded(
+            "H170",
+            say(
+                "Planned for this computer's processor, though it has {cards}; name it under "
+                "scenario.hardware.gpu to plan for it.",
+                cards=", ".join(cards),
+            ),
         )
+    if machine.gpu.name.startswith(_NOT_NVIDIA):
+        return None  # which of those is here cannot be told
     right = [c for c in cards if is_card(machine.gpu.name, c)]
     if len(right) >= machine.count:
         return None
     if not cards:
-        return say(
-            "Planned for {gpu}; this computer has no such card, so training here would use the processor. "
-            "Train on the machine that has it, or plan with gpu: none. [H170]",
-            gpu=machine.gpu.name,
+        return _coded(
+            "H171",
+            say(
+                "Planned for {gpu}; this computer has no such card, so training here would use the "
+                "processor. Train on the machine that has it, or plan with gpu: none.",
+                gpu=machine.gpu.name,
+            ),
         )
-    return say(
-        "Planned for {count} x {gpu}; this computer has {cards}. Plan for the machine that will train. [H170]",
-        count=machine.count, gpu=machine.gpu.name, cards=", ".join(cards),
+    return _coded(
+        "H172",
+        say(
+            "Planned for {count} x {gpu}; this computer has {cards}. Plan for the machine that will train.",
+            count=machine.count, gpu=machine.gpu.name, cards=", ".join(cards),
+        ),
     )  # fmt: skip
+
+
+def _coded(code: str, sentence: Sentence) -> Sentence:
+    """A notice that can be looked up in docs/errors.md; it ends nothing."""
+    return say("{sentence} [{code}]", sentence=sentence, code=code)

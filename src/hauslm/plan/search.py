@@ -31,6 +31,8 @@ from hauslm.plan.tables import fitting_gpus, fitting_models, for_plan
 from hauslm.records import Corpus, Decision, Plan
 from hauslm.scenario import Scenario
 
+EMBEDDED = "embedded"
+
 __all__ = ["fitting_gpus", "fitting_models", "plan", "plan_free", "table"]
 
 
@@ -70,7 +72,8 @@ def plan(
     context = contexts.check(base, wanted.amount, chosen.setup.seq_len)
     if context is not None and context.longer_than_context >= contexts.WORTH_SAYING:
         notices.append(context.text.sentence())
-    elsewhere = None if gpu_override else here.differs(machine)
+    shows_the_way = base.id == EMBEDDED  # on the processor on purpose, which its notice says
+    elsewhere = None if gpu_override or shows_the_way else here.differs(machine)
     if elsewhere is not None:
         notices.append(elsewhere)
     advice, _ = ([], None) if chosen.fits else suggestions(chosen.setup, machine, correction)
@@ -108,7 +111,7 @@ def _machine(
     hardware = scenario.scenario.hardware
     if override:
         return subjects.card(override), []
-    if scenario.model.base == "embedded":
+    if scenario.model.base == EMBEDDED:
         notice = say(
             "The embedded model shows the way on this computer's processor; name a real base model "
             "to plan for your card."
