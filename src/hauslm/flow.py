@@ -608,6 +608,13 @@ def plan_free(**question: Any) -> Plan:
     return room(**question)
 
 
+def plan_table(kind: str, **question: Any) -> dict[str, Any]:
+    """`hauslm plan --table models|gpus`: which models fit a card, which cards hold a model."""
+    from hauslm.plan.search import table as room
+
+    return room(kind, **question)
+
+
 def catalog(kind: str, identifier: str | None = None) -> dict[str, Any]:
     """The facts with sources and dates, as a listing or one entry in full."""
     from hauslm.catalog import show

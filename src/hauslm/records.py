@@ -334,6 +334,28 @@ class Energy(Value):
     kwh: Quantity
 
 
+class PlannedDevice(Value):
+    """What a plan is for: a card of the catalog, a card size, or this computer ("cpu")."""
+
+    id: str
+    memory_gib: float
+    usable_gib: float
+    count: int = 1
+
+
+class ContextCheck(Value):
+    """The team's own document lengths against what the model reads at once; shares from 0 to 1."""
+
+    documents: int
+    median_tokens: float
+    context: int
+    seq_len: int
+    longer_than_context: float
+    longer_than_seq_len: float
+    counted: bool  # False: one length stated in the scenario, no histogram
+    text: Said
+
+
 class Plan(Record):
     """Whether it fits, how long it takes, what it costs, and the settings that were chosen."""
 
@@ -352,6 +374,10 @@ class Plan(Record):
     evidence: Literal["formula", "trace", "probe"]
     suggestions: tuple[Said, ...] = ()
     candidates: tuple[dict[str, Any], ...] = ()
+    device: PlannedDevice | None = None
+    context: ContextCheck | None = None
+    # "models" that fit the device, "gpus" that fit the model: lines of plan/tables.py
+    tables: dict[str, tuple[dict[str, Any], ...]] = Field(default_factory=dict)
 
 
 # ---------------------------------------------------------------- prepare

@@ -19,7 +19,7 @@ from hauslm.estimate.setup import TrainingSetup
 
 
 def _process_peak_gib(config, s):
-    answer = probe._child(config, s, "cpu")
+    answer = probe.in_child(config, s, "cpu")
     return (answer["at_rest_bytes"] + answer["transient_bytes"]) / GIB
 
 
@@ -47,7 +47,7 @@ def test_predicted_activations_of_the_embedded_model(embedded, monkeypatch):
     config, shape = embedded
     s = TrainingSetup(shape, "lora", 512, 2, base_dtype="fp32", attention="documents", device="cpu")
     parts = training_memory(s).bytes
-    transient = probe._child(config, s, "cpu")["transient_bytes"]
+    transient = probe.in_child(config, s, "cpu")["transient_bytes"]
     assert transient == pytest.approx(parts["activations"] + parts["logits"], rel=0.10)
 
 
@@ -93,5 +93,5 @@ def test_a_failing_child_is_told_in_a_sentence(monkeypatch):
     shape = Architecture(1, 64, 4, 2, 16, 128, 100, True, 128, None, "llama")
     s = TrainingSetup(shape, "lora", 16, device="cpu")
     with pytest.raises(MissingError) as caught:
-        probe._child({"model_type": "nonsense"}, replace(s), "cpu")
+        probe.in_child({"model_type": "nonsense"}, replace(s), "cpu")
     assert caught.value.code == "H546" and caught.value.exit_code == 5

@@ -76,3 +76,25 @@ def test_the_page_is_up_to_date():
     assert f"Formula: {ACCURACY._summary([c.error for c in MEMORY])}." in page
     assert f"{ACCURACY._summary([c.error for c in SERVING])}." in page
     assert "Trace: " in page
+
+
+EARLIER = ACCURACY.memory_rows(DATA, "earlier_runs")
+
+
+def test_rows_looked_at_afterwards_are_met_as_well():
+    assert len(EARLIER) == 23
+    assert statistics.median(abs(c.error) for c in EARLIER) <= 0.08
+    assert max(abs(c.error) for c in EARLIER) <= 0.15
+
+
+def test_other_tools_are_computed_by_their_published_sums():
+    import others
+
+    llama = ACCURACY.architecture(DATA, "llama-2-7b")
+    # gpu_poor's own example in its README's terms: 7 billion parameters, 16 bit, 13 GB of weights
+    from hauslm.estimate.setup import TrainingSetup
+
+    short = others.gpu_poor_gib(TrainingSetup(llama, "lora", 1))
+    assert 12.5 + 0.63 < short < 13.5
+    assert others.deepspeed_gib(llama, 1, 2) == pytest.approx(20 * 6.738e9 / 2**30, rel=0.01)
+    assert others.deepspeed_gib(llama, 8, 3) < others.deepspeed_gib(llama, 8, 2)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hauslm.base.errors import UsageError
+from hauslm.plan import here
 from hauslm.plan.search import plan
 from hauslm.records import Corpus, Documents, Plan, Split
 from hauslm.scenario import parse
@@ -118,6 +119,68 @@ def test_the_context_is_checked_against_the_team_s_documents(tmp_path):
     assert any("longer than the 4,096" in n.text for n in short.notices)
     long = made("model: mistral-7b-v0.3\n", tmp_path, corpus=corpus(articles))
     assert not any("longer than" in n.text for n in long.notices)
+    for record, context, longer in ((short, 4096, 0.979), (long, 32768, 0.0)):
+        assert record.context is not None and record.context.counted
+        assert record.context.context == context and record.context.documents == 95
+        assert record.context.longer_than_context == pytest.approx(longer, abs=0.01)
+        assert 8192 < record.context.median_tokens < 16384
+    assert "16,384" in short.context.text.text or "32,768" in short.context.text.text
+
+
+def test_before_anything_is_prepared_the_stated_length_counts(tmp_path):
+    record = made("model: olmo-2-7b\n", tmp_path)
+    assert record.context is not None and not record.context.counted
+    assert record.context.median_tokens == pytest.approx(9333, rel=0.01)
+    assert any("By the scenario" in n.text for n in record.notices)
+
+
+def test_the_tables_of_a_plan_are_about_its_card_and_model(tmp_path):
+    record = made("model: mistral-7b-v0.3\n", tmp_path)
+    assert {r["gpu"] for r in record.tables["models"]} == {"rtx-4090"}
+    assert {r["model"] for r in record.tables["gpus"]} == {"mistral-7b-v0.3"}
+    assert all(r["method"] in ("lora", "qlora") for t in record.tables.values() for r in t)
+    memory = [r["memory_gib"] for r in record.tables["gpus"]]
+    assert memory == sorted(memory) and memory[0] <= 16
+
+
+@pytest.mark.parametrize(
+    ("cards", "says"),
+    [((), "H171"), (("NVIDIA L4",), "H172"), (("NVIDIA GeForce RTX 4090",), None)],
+)
+def test_a_plan_for_another_machine_says_so(tmp_path, monkeypatch, cards, says):
+    monkeypatch.setattr(here, "cards_here", lambda: cards)
+    record = made("model: mistral-7b-v0.3\n", tmp_path)
+    coded = [n.text for n in record.notices if "[H17" in n.text]
+    assert bool(coded) == (says is not None) and all(says in text for text in coded)
+
+
+def test_cards_are_known_by_their_drivers_names():
+    for catalog, driver in (
+        ("H100 SXM5 80 GB", "NVIDIA H100 80GB HBM3"),
+        ("A100 SXM4 80 GB", "NVIDIA A100-SXM4-80GB"),
+        ("GeForce RTX 4090", "NVIDIA GeForce RTX 4090"),
+        ("RTX 6000 Ada Generation", "NVIDIA RTX 6000 Ada Generation"),
+        ("L40S", "NVIDIA L40S"),
+    ):
+        assert here.is_card(catalog, driver), catalog
+    for catalog, driver in (
+        ("GeForce RTX 4090", "NVIDIA GeForce RTX 3090"),
+        ("A100 SXM4 80 GB", "NVIDIA A100-SXM4-40GB"),
+        ("A100 SXM4 80 GB", "NVIDIA A10"),
+        ("RTX 6000 Ada Generation", "Quadro RTX 6000"),
+    ):
+        assert not here.is_card(catalog, driver), catalog
+
+
+def test_variants_keep_to_the_bases_they_can_start_from(tmp_path):
+    from hauslm.plan.question import VARIANTS
+    from hauslm.train.adapters import variants
+
+    pissa = made("model: mistral-7b-v0.3\nadapter: {variant: pissa}\n", tmp_path)
+    assert {c["quantisation"] for c in pissa.candidates} == {"none"}
+    assert set(VARIANTS) == set(variants())
+    for name, bases in VARIANTS.items():
+        assert set(bases) - {"fp8"} == set(variants()[name].BASES), name
 
 
 def test_full_fine_tuning_of_a_quantised_base_is_exit_2(tmp_path):

@@ -57,7 +57,11 @@ def _attention_bytes(s: TrainingSetup) -> float:
         size += act * (query + pair)
     if s.attention == "eager":
         # softmax output in fp32, and its cast for the product with the values
-        size += a.n_heads * s.seq_len * (4.0 + (act if act < 4 else 0.0)) - act * query
+        capped = act if a.family == "gemma2" else 0.0  # tanh of the scores
+        scores = 4.0 + (act if act < 4 else 0.0) + capped
+        if a.family == "gpt_oss":
+            scores = act  # its softmax, with the sinks, stays in the base's format
+        size += a.n_heads * s.seq_len * scores - act * query
     return size
 
 
@@ -69,8 +73,10 @@ def _mlp_bytes(s: TrainingSetup) -> float:
         return act * 3 * a.intermediate_size
     size = a.moe_intermediate_size or a.intermediate_size
     met = a.experts_per_token or 1
-    # the token is copied to each of its experts and their answers are weighted and added up
-    return met * act * (3 * size + 2 * a.hidden_size)
+    # the token is copied to each of its experts and their answers are weighted and added up;
+    # gpt-oss clamps gate and up first, which keeps both once more
+    kept = 5 if a.family == "gpt_oss" else 3
+    return met * act * (kept * size + 2 * a.hidden_size)
 
 
 def _input_bytes(s: TrainingSetup) -> float:
@@ -134,6 +140,18 @@ def transient_bytes(s: TrainingSetup) -> float:
     if s.quantisation == "none":
         return 0.0
     return 2.0 * max(x.n_in * x.n_out for x in shape.linears(s.architecture))
+
+
+def dora_transient_bytes(s: TrainingSetup) -> float:
+    """While PEFT computes the norm of one adapted matrix in the forward pass: its own copy and the
+    low-rank product in fp32, their scaled copy and sum, and the unit matrix that makes the product."""
+    if not s.dora:
+        return 0.0
+    unit = 4.0 if s.arithmetic == "mixed" else 2.0
+    return max(
+        16.0 * x.n_in * x.n_out + unit * x.n_in * x.n_in
+        for x in shape.adapted(s.architecture, s.targets)
+    )
 
 
 def merged_expert_bytes(s: TrainingSetup) -> float:

@@ -17,8 +17,8 @@ transient while a quantised model is being loaded, and pinned host memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hauslm.base.quantity import Quantity, derived
@@ -60,6 +60,8 @@ WEIGHT_BYTES: dict[Quantisation, float] = {
     "nf4_dq": 0.5 + 1 / 64 + 4 / (64 * 256),
     "int8": 1.0,
     "fp8": 1.0,
+    # OCP Microscaling Formats (MX) 1.0: E2M1 values, one shared 8-bit exponent per block of 32.
+    "mxfp4": 0.5 + 1 / 32,
 }
 
 # Copies of the logits at the worst moment, in bytes per entry (fp32 copies count 4, bf16 2).
@@ -76,6 +78,11 @@ LOGIT_BYTES: dict[Loss, float] = {
     "naive_kept": 16,
     "kernel": 8,
 }
+
+# Under FSDP the fp32 output of the model is kept through the backward pass: 16 bytes with every loss of
+# transformers. Read off published FSDP runs of Mistral, Mixtral and Qwen (without it up to 8 per cent too
+# little, 18 with a quantised base); runs of Granite, which divides its logits by a factor, do not show it.
+FSDP_LOGIT_BYTES = 16.0
 
 # The fused loss works on chunks of this many logits (train/loss.py: 2**24): bf16, fp32, bf16 again.
 FUSED_CHUNK_ELEMENTS = 1 << 24
@@ -139,7 +146,10 @@ def weight_bytes(
     full = DTYPE_BYTES[base_dtype]
     if quantisation == "none":
         return full * count.total
-    shrunk = [x for x in shape.linears(architecture) if quantise_experts or not x.expert]
+    if quantisation == "mxfp4":  # gpt-oss ships its experts in it, and only those
+        shrunk = [x for x in shape.linears(architecture) if x.expert]
+    else:
+        shrunk = [x for x in shape.linears(architecture) if quantise_experts or not x.expert]
     packed = architecture.n_layers * sum(x.parameters for x in shrunk)
     rows = architecture.n_layers * sum(x.n_out * x.copies for x in shrunk)
     scales = 4.0 * rows if quantisation in ("int8", "fp8") else 0.0
@@ -168,16 +178,17 @@ def optimizer_bytes(s: TrainingSetup) -> float:
 # ---------------------------------------------------------------- the three moments of a step
 
 
-def _resident(s: TrainingSetup) -> dict[str, float]:
-    """What is there at every moment: weights, adapter, optimizer states (per rank)."""
+def _resident(s: TrainingSetup, autocast_copies: bool = False) -> dict[str, float]:
+    """What is there at every moment: weights, adapter, optimizer states (per rank); while forward and
+    backward run also autocast's 16-bit copies of fp32 matrices."""
     weights = weight_bytes(
         s.architecture, s.base_dtype, s.quantisation, s.kbit_upcast, s.quantise_experts
     )
     trainable = _trainable_bytes(s) * trainable_parameters(s)
     share = s.ranks if s.sharding == "fsdp" else 1
     gathered = _gathered_bytes(s) if share > 1 else 0.0
-    if s.method == "full" and s.base_dtype == "fp32" and s.arithmetic == "autocast":
-        gathered += 2.0 * shape.counts(s.architecture).total  # autocast caches 16-bit copies
+    if autocast_copies:
+        gathered += _autocast_copies(s)
     return {
         "weights": weights / share + gathered,
         "adapter": 0.0 if s.method == "full" else trainable / share,
@@ -188,6 +199,18 @@ def _resident(s: TrainingSetup) -> dict[str, float]:
         "kv_cache": 0.0,
         "overhead": 0.0,
     }
+
+
+def _autocast_copies(s: TrainingSetup) -> float:
+    """Autocast multiplies with 16-bit copies of fp32 matrices and keeps them for the backward pass: of
+    every trained matrix, and of the frozen output head that k-bit preparation left in fp32."""
+    if s.arithmetic != "autocast":
+        return 0.0
+    count, a = shape.counts(s.architecture), s.architecture
+    head = 2.0 * a.vocab_size * a.hidden_size
+    if s.method == "full":
+        return 2.0 * count.linear + head if s.base_dtype == "fp32" else 0.0
+    return head if (s.kbit_upcast or s.base_dtype == "fp32") and s.loss != "fused" else 0.0
 
 
 def _gathered_bytes(s: TrainingSetup) -> float:
@@ -213,9 +236,8 @@ def _saved_bytes(s: TrainingSetup) -> float:
     return saved
 
 
-# Copies of one layer's experts while its backward pass runs: the sum, its gradient, and that of the
-# update before it is split into the low-rank matrices.
-_EXPERT_COPIES_IN_BACKWARD = 3.0
+# Copies of one layer's experts while its backward pass runs: the sum of base and update, and its gradient.
+_EXPERT_COPIES_IN_BACKWARD = 2.0
 
 
 def _merged_experts(s: TrainingSetup, in_backward: bool = False) -> float:
@@ -225,11 +247,18 @@ def _merged_experts(s: TrainingSetup, in_backward: bool = False) -> float:
     return layers * activations.merged_expert_bytes(s)
 
 
+def _logit_bytes(s: TrainingSetup) -> float:
+    kept = s.loss.startswith("naive") and s.architecture.family != "granite"
+    if kept and s.sharding == "fsdp" and s.ranks > 1:
+        return FSDP_LOGIT_BYTES
+    return LOGIT_BYTES[s.loss]
+
+
 def _at_loss(s: TrainingSetup) -> dict[str, float]:
     """The end of the forward pass and the start of the backward pass: the loss itself."""
     hidden, act = s.architecture.hidden_size, activations.activation_bytes(s)
     vocabulary = s.architecture.vocab_size
-    parts = _resident(s)
+    parts = _resident(s, autocast_copies=True)
     if s.loss == "fused":
         # hidden states, their gradient, the final norm's input
         around = (4.0 + 2 * act) * hidden
@@ -238,7 +267,7 @@ def _at_loss(s: TrainingSetup) -> dict[str, float]:
     else:
         around = (4.0 + (0 if s.loss == "naive" else act)) * hidden
         capped = act if s.architecture.family == "gemma2" else 0.0  # tanh(logits) is kept too
-        parts["logits"] = (LOGIT_BYTES[s.loss] + capped) * vocabulary * s.tokens
+        parts["logits"] = (_logit_bytes(s) + capped) * vocabulary * s.tokens
     parts["activations"] = s.tokens * (_saved_bytes(s) + around) + _merged_experts(s)
     if s.method != "full" or s.gradient_accumulation_steps > 1:
         parts["gradients"] += _gradient_bytes(s)
@@ -253,8 +282,11 @@ def _in_layers(s: TrainingSetup) -> dict[str, float]:
     if k:
         recomputed = k * activations.checkpoint_bytes(s) + activations.layer_bytes(s) + flight
         start = max(start if k < s.architecture.n_layers else 0.0, recomputed)
-    parts = _resident(s)
+    parts = _resident(s, autocast_copies=True)
     parts["activations"] = s.tokens * start + activations.transient_bytes(s)
+    # DoRA's norms are computed in the forward pass, when no gradient is in flight yet.
+    forward = s.tokens * (start - flight) + activations.dora_transient_bytes(s)
+    parts["activations"] = max(parts["activations"], forward)
     parts["activations"] += _merged_experts(s, in_backward=True)
     if s.method != "full" or s.gradient_accumulation_steps > 1:
         parts["gradients"] += _gradient_bytes(s)
@@ -285,6 +317,22 @@ def training_memory(s: TrainingSetup) -> MemoryEstimate:
     }
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     return as_estimate(moment, moments[moment], s.device, "formula, estimate.memory")
+
+
+def covering(estimate: MemoryEstimate, others: Iterable[MemoryEstimate]) -> MemoryEstimate:
+    """The same estimate with its range widened to what else the question may have meant."""
+    lows, highs = [estimate.peak.lowest], [estimate.peak.highest]
+    for other in others:
+        lows.append(other.peak.lowest)
+        highs.append(other.peak.highest)
+    moving = estimate.memory.parts.activations
+    down = max(0.0, min(moving.lowest, moving.lowest - (lows[0] - min(lows))))
+    up = moving.highest + (max(highs) - highs[0])
+    parts = estimate.memory.parts.model_copy(
+        update={"activations": derived(moving.value, "GiB", moving.source, down, up)}
+    )
+    peak = derived(estimate.peak.value, "GiB", estimate.peak.source, min(lows), max(highs))
+    return replace(estimate, memory=Memory(peak_gib=peak, parts=parts))
 
 
 # ---------------------------------------------------------------- serving

@@ -74,7 +74,7 @@ def device_for(gpu_name: str | None) -> str | None:
 def probe(config: dict[str, Any], setup: TrainingSetup, device: str) -> Measured:
     """Run the steps in a child process. MissingError H546 if they fail there."""
     small = _affordable(setup, device)
-    answers = [_child(config, _with_layers(small, n), device) for n in LAYERS]
+    answers = [in_child(config, _with_layers(small, n), device) for n in LAYERS]
     return _compare(setup, small, answers, device)
 
 
@@ -94,7 +94,8 @@ def _with_layers(s: TrainingSetup, layers: int) -> TrainingSetup:
     )
 
 
-def _child(config: dict[str, Any], s: TrainingSetup, device: str) -> dict[str, float]:
+def in_child(config: dict[str, Any], s: TrainingSetup, device: str) -> dict[str, float]:
+    """`measure` in a process of its own, so that nothing else is in its memory. MissingError H546."""
     order = json.dumps({"config": config, "setup": asdict(s), "device": device})
     try:
         done = subprocess.run(

@@ -15,7 +15,7 @@ from hauslm.estimate import shape
 from hauslm.estimate.shape import Targets
 
 Method = Literal["lora", "qlora", "full"]
-Quantisation = Literal["none", "nf4", "nf4_dq", "int8", "fp8"]
+Quantisation = Literal["none", "nf4", "nf4_dq", "int8", "fp8", "mxfp4"]
 Dtype = Literal["bf16", "fp16", "fp32"]
 Arithmetic = Literal["lean", "autocast", "mixed"]
 Attention = Literal["sdpa", "flash", "documents", "masked", "eager"]
@@ -100,6 +100,29 @@ def _refusal(s: TrainingSetup) -> tuple[Sentence, Sentence] | None:
             say("qlora needs a quantised base model."),
             say("Choose lora, or qlora with nf4 or int8."),
         )
+    if s.quantisation == "mxfp4":
+        return (
+            say("mxfp4 weights answer but do not train: their kernels have no backward pass."),
+            say("Choose lora with a 16-bit base, or inference."),
+        )
+    experts = s.method != "full" and shape.adapts_experts(s.architecture, s.targets)
+    if experts and (s.dora or s.dropout):
+        return (
+            say("PEFT adapts fused experts neither with DoRA nor with dropout."),
+            say("Choose --targets attention, or plain LoRA without dropout."),
+        )
+    if s.dora and s.quantisation == "int8":
+        return (
+            say("PEFT cannot read the norm of an int8 weight, which DoRA needs."),
+            say("Choose DoRA on a 16-bit or nf4 base."),
+        )
+    if s.sharding == "fsdp" and s.ranks < 2:
+        return (
+            say("FSDP shares the weights among several GPUs; there is one."),
+            say("Give --gpus with at least 2."),
+        )
+    if not 0 <= s.dropout < 1:
+        return (say("Dropout must be at least 0 and below 1."), say("Give a share such as 0.05."))
     if s.method == "full" and s.dora:
         return (
             say("DoRA is an adapter; full fine-tuning has none."),
@@ -128,7 +151,7 @@ class InferenceSetup:
 
     `prefill_tokens` is how many prompt tokens one forward pass takes at most (vLLM's chunked
     prefill: 8192; transformers: the whole batch of prompts). `kv_bytes` per element: 2 for 16 bit,
-    1 for fp8/int8.
+    1 for fp8/int8, 0.5625 for 4 bit with a 16-bit scale and zero per 64.
     """
 
     architecture: Architecture

@@ -192,9 +192,17 @@ def adapted(architecture: Architecture, targets: Targets) -> tuple[Linear, ...]:
         return tuple(x for x in here if x.name in ATTENTION)
     if targets == "all-linear":
         return tuple(x for x in here if not x.expert)
-    if targets == "mlp":
+    if targets == "mlp" and not architecture.n_experts:
         return tuple(x for x in here if x.name in MLP)
-    names = {x.name for x in here}
+    if targets == "mlp" or (architecture.n_experts and set(targets) & set(MLP)):
+        raise UsageError(
+            "H151",
+            say(
+                "The experts of this model are no modules of their own; adapters cannot name them."
+            ),
+            next_step=say("Use all-linear, or attention."),
+        )
+    names = {x.name for x in here if not x.expert}
     wanted = translated(targets, names)
     for name in wanted:
         if name not in names:

@@ -28,7 +28,7 @@ from hauslm.estimate import memory as formula
 from hauslm.estimate.configs import config_of
 from hauslm.estimate.memory import MemoryEstimate, Moment, as_estimate
 from hauslm.estimate.setup import TrainingSetup
-from hauslm.estimate.trace_model import loss_of, meta_model, optimizer_of
+from hauslm.estimate.trace_model import dora_reads_stand_ins, loss_of, meta_model, optimizer_of
 
 __all__ = ["StorageCounter", "config_of", "trace_training_peak"]
 
@@ -194,7 +194,7 @@ def trace_training_peak(
             say("A trace knows neither sharded weights nor the loss kernels of other packages."),
             next_step=say("Use --evidence formula."),
         )
-    with _quiet():
+    with _quiet(), dora_reads_stand_ins(setup):
         try:
             peaks = _peaks(config, setup, n_layers_sample)
         except HauslmError:

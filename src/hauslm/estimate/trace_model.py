@@ -13,7 +13,8 @@ This module imports torch; import it only where a trace or a probe is wanted.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -281,6 +282,33 @@ def _pack(model: nn.Module, s: TrainingSetup) -> None:
         for parameter in model.parameters():
             if parameter.dtype != torch.uint8:
                 parameter.data = parameter.data.float()
+
+
+def _unpacked(module: Any) -> Any:
+    """What PEFT's DoRA reads of a quantised matrix: a 16-bit copy."""
+    weight = module.weight
+    if weight.dtype != torch.uint8:
+        return weight
+    return torch.empty(
+        (module.out_features, module.in_features), dtype=torch.bfloat16, device=weight.device
+    )
+
+
+@contextmanager
+def dora_reads_stand_ins(s: TrainingSetup) -> Iterator[None]:
+    """While a trace runs, PEFT's DoRA gets the 16-bit copy of a packed matrix from `_unpacked`."""
+    if not s.dora or s.quantisation == "none":
+        yield
+        return
+    from peft.tuners.lora import dora
+
+    name = "dequantize_module_weight"
+    original = getattr(dora, name)
+    setattr(dora, name, _unpacked)
+    try:
+        yield
+    finally:
+        setattr(dora, name, original)
 
 
 def _adapted(model: nn.Module, s: TrainingSetup) -> nn.Module:

@@ -7,12 +7,21 @@ from dataclasses import dataclass, replace
 
 from hauslm.base.quantity import Quantity
 from hauslm.base.words import Sentence, say
-from hauslm.estimate.setup import TrainingSetup
-from hauslm.plan.choose import Correction, Point, evaluate, fewest_checkpointed
+from hauslm.estimate.setup import Quantisation, TrainingSetup
+from hauslm.plan.choose import (
+    Correction,
+    Grid,
+    Point,
+    best,
+    evaluate,
+    fewest_checkpointed,
+    points,
+)
 from hauslm.plan.subject import Machine, smaller_card
 
 # Memory sizes of common cards, GB on the box.
 USUAL_CARDS_GB = (8, 12, 16, 24, 32, 40, 48, 80)
+LARGE_CARDS_GB = (96, 141, 180)  # suggested as the last way out
 SHORTEST_SUGGESTED = 512
 
 
@@ -20,15 +29,20 @@ def margin(peak: Quantity, machine: Machine) -> Sentence:
     """How the peak compares with what the machine can give."""
     figures = {"peak": peak.value, "high": peak.highest, "memory": machine.memory_gib}
     if peak.highest <= 0.85 * machine.usable_gib:
-        return say("Fits with room: {peak:.1f} of {memory:.0f} GB, at most {high:.1f}.", **figures)
+        return say("Fits with room: {peak:.1f} of {memory:.0f} GiB, at most {high:.1f}.", **figures)
     if peak.highest <= machine.usable_gib:
-        return say("Fits: {peak:.1f} of {memory:.0f} GB, at most {high:.1f}.", **figures)
+        return say("Fits: {peak:.1f} of {memory:.0f} GiB, at most {high:.1f}.", **figures)
     if peak.value <= machine.usable_gib:
         return say(
-            "Fits tightly: {peak:.1f} of {memory:.0f} GB, but up to {high:.1f} are possible.",
+            "Fits tightly: {peak:.1f} of {memory:.0f} GiB, but up to {high:.1f} are possible.",
             **figures,
         )
-    return say("Does not fit: {peak:.1f} GB needed, {memory:.0f} GB there.", **figures)
+    if machine.gpu is None:
+        return say(
+            "Does not fit: {peak:.1f} GiB needed, {free:.1f} GiB of this computer's memory free for it.",
+            peak=peak.value, free=machine.usable_gib,
+        )  # fmt: skip
+    return say("Does not fit: {peak:.1f} GiB needed, {memory:.0f} GiB there.", **figures)
 
 
 def fits_table(peak: Quantity, machine: Machine) -> dict[str, bool]:
@@ -132,6 +146,35 @@ def suggestions(
     return said, first
 
 
+SIZES_TRIED = (1, 2, 4, 8, 16, 32)
+
+
+def fastest_that_fits(setup: TrainingSetup, machine: Machine, correction: Correction) -> Sentence:
+    """What a specialist would set instead: as hauslm train computes, over bases, batches and layers."""
+    lean = replace(setup, loss="fused", attention="documents", dropout=0.0)
+    if setup.method == "full":
+        bases = [lean]
+    else:
+        path = setup.arithmetic if setup.dora else "lean"
+        plain = replace(lean, arithmetic=path, kbit_upcast=False)
+        bases = [replace(plain, method="lora", quantisation="none")]
+        formats: tuple[Quantisation, ...] = ("nf4_dq",) if setup.dora else ("int8", "nf4_dq")
+        bases += [replace(plain, method="qlora", quantisation=stored) for stored in formats]
+    point = best(points(Grid(tuple(bases), SIZES_TRIED, max(SIZES_TRIED)), machine, correction))
+    if not point.fits_with_margin:
+        return say("No setting of this length fits with margin.")
+    s = point.setup
+    return say(
+        "Fastest that fits with margin: {method}, base in {format}, {micro} x {tokens:,} tokens per pass, "
+        "{count} of {layers} layers recomputed: {peak:.1f} of {memory:.0f} GiB, about {speed:,.0f} tokens/s.",
+        method=s.method,
+        format="bf16" if s.quantisation == "none" else s.quantisation.split("_")[0],
+        micro=s.micro_batch_size, tokens=s.seq_len, count=s.checkpointed_layers,
+        layers=s.architecture.n_layers, peak=point.memory.peak.value, memory=machine.memory_gib,
+        speed=point.tokens_per_second,
+    )  # fmt: skip
+
+
 def _after(
     change: Change, setup: TrainingSetup, machine: Machine, correction: Correction
 ) -> Point | None:
@@ -186,7 +229,7 @@ def _sentence(words: list[Sentence], point: Point, machine: Machine) -> Sentence
     for further in words[1:]:
         change = say("{first} + {then}", first=change, then=further)
     return say(
-        "{change}: {peak:.1f} of {memory:.0f} GB, about {speed:,.0f} tokens/s.",
+        "{change}: {peak:.1f} of {memory:.0f} GiB, about {speed:,.0f} tokens/s.",
         change=change, peak=peak, memory=machine.memory_gib, speed=speed,
     )  # fmt: skip
 
@@ -195,10 +238,10 @@ def _larger_card(setup: TrainingSetup, machine: Machine, correction: Correction)
     """The smallest usual card that takes the setting as it is."""
     if machine.gpu is None:
         return []
-    for size in USUAL_CARDS_GB:
+    for size in (*USUAL_CARDS_GB, *LARGE_CARDS_GB):
         if size <= machine.memory_gib:
             continue
         larger = smaller_card(machine, size)
         if evaluate(setup, larger, correction).fits_with_margin:
             return [say("As it is, it fits a card with {size} GB.", size=size)]
-    return [say("As it is, it fits no single card of {size} GB.", size=USUAL_CARDS_GB[-1])]
+    return [say("As it is, it fits no single card of {size} GB.", size=LARGE_CARDS_GB[-1])]

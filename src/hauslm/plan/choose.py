@@ -23,7 +23,14 @@ PRECISION_PRICE = 0.10
 TIE = 0.01
 # How much the base is changed by its storage: rms error on Gaussian weights, none < int8 < nf4
 # (measured: 0, 0.9, 9.2 per cent).
-COARSENESS: dict[Quantisation, int] = {"none": 0, "int8": 1, "fp8": 1, "nf4_dq": 2, "nf4": 2}
+COARSENESS: dict[Quantisation, int] = {
+    "none": 0,
+    "int8": 1,
+    "fp8": 1,
+    "nf4_dq": 2,
+    "nf4": 2,
+    "mxfp4": 2,
+}
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """A free-standing question: does this model, trained or served like this, fit that card?
 
-What is not asked for is taken as the plain path of the field does it, so that the answer is
-comparable with what people measure: transformers' own loss (all logits), PEFT's adapters in fp32
-without dropout beside a bf16 base, SDPA attention, AdamW, no k-bit upcast; nf4 with double
-quantisation for qlora. Micro-batch, length and checkpointing are chosen where they are left out.
+What is not asked for is taken as the plain path of the field does it (`question`), so that the answer is
+comparable with what people measure; where that path forks, the range covers the forks. Micro-batch,
+length and checkpointing are chosen where they are left out.
 """
 
 from __future__ import annotations
@@ -13,28 +12,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from hauslm.base.errors import UsageError, did_you_mean
+from hauslm.base.errors import UsageError
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
-from hauslm.estimate.memory import inference_memory
+from hauslm.estimate.memory import GIB, covering, inference_memory, training_memory
 from hauslm.estimate.money import electricity_price
-from hauslm.estimate.setup import InferenceSetup, Quantisation, TrainingSetup
-from hauslm.estimate.shape import Targets
+from hauslm.estimate.setup import InferenceSetup, Quantisation, Sharding, TrainingSetup
 from hauslm.estimate.speed import analysis_throughput, concurrent_sequences
 from hauslm.plan import evidence as levels
 from hauslm.plan import subject as subjects
 from hauslm.plan import values
-from hauslm.plan.advice import USUAL_CARDS_GB, suggestions
-from hauslm.plan.choose import NOTHING_MEASURED, Correction, Point, evaluate
+from hauslm.plan.advice import USUAL_CARDS_GB, fastest_that_fits, suggestions
+from hauslm.plan.choose import NOTHING_MEASURED, Correction, Point, evaluate, judged
+from hauslm.plan.question import FORMATS, KV_BYTES, METHODS, Question, one_of, reasons
 from hauslm.plan.record import Evidence, Outcome, adapter_words, record, stored_as
 from hauslm.plan.subject import Machine, Subject
 from hauslm.plan.values import Chosen
 from hauslm.plan.values import given as by_user
 from hauslm.records import Plan
 
-METHODS = ("lora", "qlora", "full", "inference")
 USUAL_LENGTH = 2048
-USUAL_RANK = 16
 TOKENS_PLANNED = 1_000_000.0
 ANSWER_SHARE, LONGEST_ANSWER = 0.25, 500
 REGION = "DE"
@@ -52,7 +49,17 @@ def plan_free(
     evidence: Evidence = "formula",
     *,
     dropout: float | None = None,
-    quantisation: Quantisation | None = None,
+    quantisation: str | None = None,
+    loss: str | None = None,
+    attention: str | None = None,
+    arithmetic: str | None = None,
+    optimizer: str | None = None,
+    variant: str | None = None,
+    kbit_upcast: bool = False,
+    kv_cache: str | None = None,
+    gpus: int = 1,
+    sharding: Sharding | None = None,
+    suggest: bool = False,
     root: Path | None = None,
     machine_profile: Path | None = None,
     progress: Progress | None = None,
@@ -60,46 +67,42 @@ def plan_free(
     """Memory, verdict, speed of one setting; time, energy and cost are for a million tokens.
 
     `model`: catalog id, folder or config.json. `gpu`: catalog id, "cpu" for this computer, None for
-    the smallest common card size that fits. `targets`: attention, all-linear, mlp, or names.
-    Raises UsageError for unknown names and for combinations that cannot exist.
+    the smallest common card size that fits; `gpus` of them (memory is per GPU). `targets`: attention,
+    all-linear, mlp, or names. `suggest` adds the fastest setting that fits. Raises UsageError for
+    unknown names and for combinations that cannot exist.
     """
-    if method not in METHODS:
-        raise UsageError(
-            "H158",
-            say("'{method}' is no way of using a model.", method=method),
-            next_step=did_you_mean(method, METHODS),
-        )
+    one_of(method, METHODS, "--method")
     base = subjects.subject(model, root or Path.cwd(), trace=evidence == "trace")
     length = _length(base, seq_len)
-    machine = _machine(gpu)
+    machine = _machine(gpu, gpus)
     if method == "inference":
         levels.refuse_probe_of_inference(evidence, None)
-        return _serving(base, machine, length, micro_batch_size, quantisation or "none")
-    stored: Quantisation = quantisation or ("nf4_dq" if method == "qlora" else "none")
-    setup = TrainingSetup(
-        base.architecture,
-        method,  # type: ignore[arg-type]
-        int(length.value),
-        quantisation=stored,
-        rank=rank or USUAL_RANK,
-        targets=_targets(targets),
-        dropout=dropout or 0.0,
-        arithmetic="mixed" if method != "full" else "lean",
-        attention="sdpa",
-        loss="naive",
-        device="cpu" if machine is not None and machine.is_cpu else "cuda",
-    )
-    setup.check()
-    return _training(
-        base, machine, setup, length, micro_batch_size, checkpointing, rank, targets, evidence,
-        machine_profile, progress,
+        return _serving(base, machine, length, micro_batch_size, quantisation, kv_cache, gpus)
+    if kv_cache is not None:
+        raise UsageError(
+            "H152",
+            say("Training keeps no KV cache."),
+            where="--kv-cache",
+            next_step=say("Leave it out, or plan inference."),
+        )
+    asked = Question(
+        method, int(length.value), micro_batch_size, checkpointing, rank, targets, quantisation,
+        dropout, loss, attention, arithmetic, optimizer, variant, kbit_upcast, gpus, sharding,
     )  # fmt: skip
+    setup = asked.setup(
+        base.architecture, "cpu" if machine is not None and machine.is_cpu else "cuda"
+    )
+    return _training(
+        base, machine, asked, setup, length, evidence, suggest, machine_profile, progress
+    )
 
 
-def _machine(gpu: str | None) -> Machine | None:
+def _machine(gpu: str | None, count: int) -> Machine | None:
     if gpu is None:
         return None
-    return subjects.this_computer() if gpu in ("cpu", "none") else subjects.card(gpu)
+    if gpu in ("cpu", "none"):
+        return subjects.this_computer()
+    return subjects.card(gpu, count)
 
 
 def _length(base: Subject, seq_len: int | None) -> Chosen:
@@ -118,33 +121,21 @@ def _length(base: Subject, seq_len: int | None) -> Chosen:
     return by_user(seq_len)
 
 
-def _targets(targets: str | Sequence[str] | None) -> Targets:
-    """ "attention", "all-linear", "mlp", "a,b,c" or a list of names; all-linear if left out."""
-    if targets is None:
-        return "all-linear"
-    names = [t.strip() for t in targets.split(",")] if isinstance(targets, str) else list(targets)
-    names = [n for n in names if n]
-    if len(names) == 1 and names[0] in ("attention", "all-linear", "mlp"):
-        return names[0]  # type: ignore[return-value]
-    return tuple(names) or "all-linear"
-
-
 # ---------------------------------------------------------------- training
 
 
 def _training(
     base: Subject,
     machine: Machine | None,
+    asked: Question,
     setup: TrainingSetup,
     length: Chosen,
-    micro: int | None,
-    checkpointing: bool | None,
-    rank: int | None,
-    targets: str | Sequence[str] | None,
     evidence: Evidence,
+    suggest: bool,
     profile: Path | None,
     progress: Progress | None,
 ) -> Plan:
+    micro, checkpointing = asked.micro_batch_size, asked.checkpointing
     machine = machine or _smallest(setup, micro, checkpointing)
     correction, notices = levels.correction(machine, profile, evidence)
     chosen = _chosen(setup, machine, micro, checkpointing, correction)
@@ -152,10 +143,15 @@ def _training(
     advice: list[Sentence] = []
     if not chosen.fits_with_margin:
         advice, _ = suggestions(chosen.setup, machine, correction)
+    if suggest:
+        advice.append(fastest_that_fits(chosen.setup, machine, correction))
+    if level == "formula":
+        others = (training_memory(s) for s in asked.forks(chosen.setup))
+        chosen = judged(chosen.setup, covering(chosen.memory, others), chosen.speed, machine)
     s = chosen.setup
     settings = {
         "method": by_user(s.method),
-        "quantisation": Chosen(stored_as(s.quantisation), _stored_reason(s)),
+        "quantisation": _stored(asked, s),
         "precision": Chosen("bfloat16", say("The usual format of a base model.")),
         "seq_len": length,
         "micro_batch_size": by_user(micro) if micro else Chosen(
@@ -163,19 +159,19 @@ def _training(
         "gradient_accumulation_steps": Chosen(1, say("Does not change the memory of an adapter.")),
         "activation_checkpointing": _checkpointing(chosen, checkpointing, "on" if s.checkpointed_layers else "off"),
         "checkpointed_layers": _checkpointing(chosen, checkpointing, s.checkpointed_layers),
-        "loss": Chosen(s.loss, say("The plain path keeps all logits; hauslm train computes them in chunks.")),
         "learning_rate": values.learning_rate(s.architecture, s.method),
         "packing": Chosen(True, say("Every token of the pass counts.")),
-        "optimizer": Chosen("adamw", say("The usual one.")),
+        **reasons(asked, s),
     }  # fmt: skip
     if s.method != "full":
         shown = s.targets if isinstance(s.targets, str) else list(s.targets)
         settings["r"] = (
-            by_user(rank) if rank else Chosen(s.rank, adapter_words(base, s.targets, s.rank))
+            by_user(s.rank)
+            if asked.rank
+            else Chosen(s.rank, adapter_words(base, s.targets, s.rank))
         )
-        settings["target_modules"] = by_user(shown) if targets else Chosen(
+        settings["target_modules"] = by_user(shown) if asked.targets else Chosen(
             shown, say("All linear layers learn more per parameter than attention alone."))  # fmt: skip
-        settings["lora_dropout"] = Chosen(s.dropout, say("None unless asked for."))
     return record(
         Outcome(
             base, machine, s.method, chosen.memory, chosen.speed, TOKENS_PLANNED, settings,
@@ -188,10 +184,15 @@ def _training(
     )  # fmt: skip
 
 
-def _stored_reason(s: TrainingSetup) -> Sentence:
+def _stored(asked: Question, s: TrainingSetup) -> Chosen:
+    if asked.quantisation is not None:
+        return by_user(stored_as(s.quantisation))
     if s.quantisation == "none":
-        return say("Nothing is rounded.")
-    return say("4 bit with double quantisation, the smallest base that trains well (QLoRA).")
+        return Chosen("none", say("Nothing is rounded."))
+    return Chosen(
+        stored_as(s.quantisation),
+        say("4 bit with double quantisation, the smallest base that trains well (QLoRA)."),
+    )
 
 
 def _checkpointing(chosen: Point, asked: bool | None, value: object) -> Chosen:
@@ -241,11 +242,13 @@ def _serving(
     machine: Machine | None,
     length: Chosen,
     sequences: int | None,
-    stored: Quantisation,
+    quantisation: str | None,
+    kv_cache: str | None,
+    gpus: int,
 ) -> Plan:
-    context = int(length.value)
+    shape, context = base.architecture, int(length.value)
     answer = min(LONGEST_ANSWER, max(1, int(context * ANSWER_SHARE)))
-    machine = machine or subjects.card("rtx-4090")
+    machine = machine or subjects.card("rtx-4090", gpus)
     if machine.gpu is None:
         raise UsageError(
             "H159",
@@ -253,31 +256,41 @@ def _serving(
             where="--gpu",
             next_step=say("hauslm catalog gpus lists them."),
         )
-    room = concurrent_sequences(base.architecture, machine.gpu, context, quantisation=stored)
-    at_once = sequences or max(1, min(room, 64))
-    memory = inference_memory(
-        InferenceSetup(base.architecture, context, at_once, quantisation=stored)
+    stored = _served_format(base, quantisation)
+    kv_bytes = KV_BYTES[one_of(kv_cache or "16bit", KV_BYTES, "--kv-cache")]
+    room = concurrent_sequences(
+        shape, machine.gpu, context, quantisation=stored.value, kv_bytes=kv_bytes, gpus=gpus
     )
+    at_once = sequences or max(1, min(room, 64))
+    setup = InferenceSetup(
+        shape, context, at_once, quantisation=stored.value, kv_bytes=kv_bytes, ranks=gpus
+    )
+    memory = inference_memory(setup)
     fits = memory.peak.value <= machine.usable_gib
     speed = analysis_throughput(
-        base.architecture,
+        shape,
         machine.gpu,
         tokens_in=context - answer,
         tokens_out=answer,
-        quantisation=stored,
+        quantisation=stored.value,
+        kv_bytes=kv_bytes,
         concurrency=at_once,
+        gpus=gpus,
         even_if_too_large=True,
     ).tokens_per_second
+    per_sequence = memory.bytes["kv_cache"] / at_once / GIB
     settings = {
         "method": by_user("inference"),
-        "quantisation": Chosen(stored_as(stored), say("Nothing is rounded.") if stored == "none" else say("Given by you.")),
+        "quantisation": Chosen(stored_as(stored.value), stored.reason),
         "precision": Chosen("bfloat16", say("The usual format of a base model.")),
+        "kv_cache": by_user(kv_cache) if kv_cache else Chosen(
+            "16bit", say("{size:.2f} GiB per sequence of this length.", size=per_sequence)),
         "seq_len": length,
         "micro_batch_size": by_user(sequences) if sequences else Chosen(
             at_once, say("As many sequences at once as the cache has room for, at most 64.")),
         "tokens_out": Chosen(answer, say("Part of the length that is the answer, at most 500 tokens.")),
     }  # fmt: skip
-    advice = [] if fits else _serving_advice(base, machine, context, at_once)
+    advice = [] if fits else _serving_advice(setup, machine)
     return record(
         Outcome(
             base, machine, "inference", memory, speed, TOKENS_PLANNED, settings,
@@ -290,26 +303,42 @@ def _serving(
     )  # fmt: skip
 
 
-def _serving_advice(
-    base: Subject, machine: Machine, context: int, sequences: int
-) -> list[Sentence]:
+def _served_format(base: Subject, quantisation: str | None) -> Chosen:
+    """The format asked for, else that in which the model is published."""
+    if quantisation is not None:
+        stored = FORMATS[one_of(quantisation, FORMATS, "--quantisation")]
+        if stored == "mxfp4" and base.architecture.family != "gpt_oss":
+            raise UsageError(
+                "H152",
+                say("mxfp4 is the format of gpt-oss's experts; this model has none in it."),
+                where="--quantisation",
+                next_step=say("Choose nf4, int8, fp8 or none."),
+            )
+        return by_user(stored)
+    if base.architecture.family == "gpt_oss":
+        return Chosen("mxfp4", say("Its makers publish the experts in 4 bit (mxfp4)."))
+    return Chosen("none", say("Nothing is rounded."))
+
+
+def _serving_advice(setup: InferenceSetup, machine: Machine) -> list[Sentence]:
     """Fewer at once, a smaller format, a shorter length: each that suffices."""
     formats: tuple[tuple[Quantisation, Literal["8 bit", "4 bit"]], ...] = (
         ("int8", "8 bit"), ("nf4_dq", "4 bit"),
     )  # fmt: skip
 
     def peak(**changes: object) -> float:
-        setup = InferenceSetup(base.architecture, context, sequences)
         return inference_memory(replace(setup, **changes)).peak.highest  # type: ignore[arg-type]
 
     said: list[Sentence] = []
-    if sequences > 1 and peak(sequences=1) <= machine.usable_gib:
+    if setup.sequences > 1 and peak(sequences=1) <= machine.usable_gib:
         said.append(say("One sequence at a time fits."))
+    if setup.kv_bytes > 1 and peak(kv_bytes=1.0) <= machine.usable_gib:
+        said.append(say("A KV cache in 8 bit fits."))
     for stored, words in formats:
-        if peak(quantisation=stored) <= machine.usable_gib:
+        if setup.quantisation != stored and peak(quantisation=stored) <= machine.usable_gib:
             said.append(say("Weights in {words} fit.", words=words))
-    if context > 2 * USUAL_LENGTH and peak(context=context // 2) <= machine.usable_gib:
-        said.append(say("Sequences of {tokens:,} tokens fit.", tokens=context // 2))
+    if setup.context > 2 * USUAL_LENGTH and peak(context=setup.context // 2) <= machine.usable_gib:
+        said.append(say("Sequences of {tokens:,} tokens fit.", tokens=setup.context // 2))
     for size in USUAL_CARDS_GB:
         if size > machine.memory_gib and peak() <= subjects.smaller_card(machine, size).usable_gib:
             said.append(say("As it is, it fits a card with {size} GB.", size=size))

@@ -34,7 +34,7 @@ def stacked_bar(plan: Plan, memory_gib: float, width: int = 60, language: str | 
     lines = [
         "[" + frame,
         say(
-            "{peak:.1f} GiB of {memory:.0f} GB (range {low:.1f} to {high:.1f})",
+            "{peak:.1f} of {memory:.0f} GiB (range {low:.1f} to {high:.1f})",
             peak=peak.value, memory=memory_gib, low=peak.lowest, high=peak.highest,
         ).text(language),
     ]  # fmt: skip

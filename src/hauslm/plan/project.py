@@ -16,6 +16,7 @@ from hauslm.estimate.setup import Method, Quantisation, TrainingSetup
 from hauslm.estimate.shape import Targets
 from hauslm.plan import values
 from hauslm.plan.choose import Grid, Point
+from hauslm.plan.question import VARIANTS
 from hauslm.plan.record import adapter_words, stored_as
 from hauslm.plan.sizes import Amount
 from hauslm.plan.subject import Machine, Subject
@@ -94,6 +95,14 @@ class Wanted:
         return tuple(found)
 
     def _methods(self) -> list[tuple[Method, Quantisation]]:
+        """Method and base format as the user's words allow; of several, those the variant can start from."""
+        allowed = self._allowed_methods()
+        known = VARIANTS.get(self.scenario.adapter.variant)
+        if known is None or len(allowed) < 2:
+            return allowed
+        return [pair for pair in allowed if stored_as(pair[1]) in known] or allowed
+
+    def _allowed_methods(self) -> list[tuple[Method, Quantisation]]:
         training, stored = self.scenario.training, self.scenario.model.quantisation
         if training.method == "full":
             return [

@@ -6,7 +6,7 @@ The last step of every plan, free-standing or over a project; nothing is decided
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hauslm.base.quantity import Quantity, assumed, derived
@@ -19,7 +19,17 @@ from hauslm.plan.advice import fits_table, margin
 from hauslm.plan.choose import Point
 from hauslm.plan.subject import Machine, Subject
 from hauslm.plan.values import Chosen
-from hauslm.records import Duration, Energy, Plan, Said, Setting, Throughput, sentences
+from hauslm.records import (
+    ContextCheck,
+    Duration,
+    Energy,
+    Plan,
+    PlannedDevice,
+    Said,
+    Setting,
+    Throughput,
+    sentences,
+)
 
 Evidence = Literal["formula", "trace", "probe"]
 
@@ -49,6 +59,8 @@ class Outcome:
     notices: tuple[Sentence, ...] = ()
     host_power: Quantity | None = None
     rent: Quantity | None = None  # EUR/h for the whole machine
+    context: ContextCheck | None = None
+    tables: Mapping[str, tuple[dict[str, Any], ...]] = field(default_factory=dict)
 
 
 def power(machine: Machine, host: Quantity | None) -> Quantity:
@@ -93,6 +105,14 @@ def record(o: Outcome) -> Plan:
         suggestions=sentences(list(o.suggestions)),
         candidates=tuple(_candidate(p) for p in _shown(o.candidates)),
         notices=sentences(notices),
+        device=PlannedDevice(
+            id=o.machine.id,
+            memory_gib=round(o.machine.memory_gib, 2),
+            usable_gib=round(o.machine.usable_gib, 2),
+            count=o.machine.count,
+        ),
+        context=o.context,
+        tables=dict(o.tables),
     )
 
 
@@ -120,8 +140,8 @@ def _candidate(p: Point) -> dict[str, Any]:
 
 
 def stored_as(quantisation: str) -> str:
-    """The project file's word for a base format (nf4 there always means double quantisation)."""
-    return "nf4" if quantisation.startswith("nf4") else quantisation
+    """The project file's word for a base format (nf4 there means double quantisation)."""
+    return {"nf4_dq": "nf4", "nf4": "nf4_single"}.get(quantisation, quantisation)
 
 
 def adapter_words(subject: Subject, targets: shape.Targets, rank: int) -> Sentence:

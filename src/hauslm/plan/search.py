@@ -15,21 +15,25 @@ from hauslm.base.quantity import Quantity, given
 from hauslm.base.words import Sentence, say
 from hauslm.catalog import load
 from hauslm.estimate.money import electricity_price, exchange_rate, rent_per_hour
+from hauslm.plan import context as contexts
 from hauslm.plan import evidence as levels
+from hauslm.plan import here
 from hauslm.plan import subject as subjects
-from hauslm.plan import values
 from hauslm.plan.advice import suggestions
 from hauslm.plan.choose import best, best_length, points
 from hauslm.plan.free import plan_free
 from hauslm.plan.project import Wanted
 from hauslm.plan.record import Evidence, Outcome, record
-from hauslm.plan.sizes import Amount, amount
-from hauslm.plan.subject import Machine, Subject
-from hauslm.plan.tables import fitting_gpus, fitting_models
+from hauslm.plan.sizes import amount
+from hauslm.plan.subject import Machine
+from hauslm.plan.tables import answer as table
+from hauslm.plan.tables import fitting_gpus, fitting_models, for_plan
 from hauslm.records import Corpus, Decision, Plan
 from hauslm.scenario import Scenario
 
-__all__ = ["fitting_gpus", "fitting_models", "plan", "plan_free"]
+EMBEDDED = "embedded"
+
+__all__ = ["fitting_gpus", "fitting_models", "plan", "plan_free", "table"]
 
 
 def plan(
@@ -56,7 +60,7 @@ def plan(
     machine, notices = _machine(scenario, decision, gpu_override)
     wanted = Wanted(scenario, base, machine, amount(scenario, corpus, project_root))
     correction, said = levels.correction(machine, machine_profile, evidence)
-    notices = [*notices, *said, *_context_notices(base, wanted.amount)]
+    notices = [*notices, *said]
     by_length = [points(wanted.grid(n), machine, correction) for n in wanted.seq_lens()]
     found = [point for group in by_length for point in group]
     chosen = best_length([best(group) for group in by_length])
@@ -65,6 +69,13 @@ def plan(
         chosen, base, machine, evidence, may_checkpoint, machine_profile, progress
     )
     notices += said
+    context = contexts.check(base, wanted.amount, chosen.setup.seq_len)
+    if context is not None and context.longer_than_context >= contexts.WORTH_SAYING:
+        notices.append(context.text.sentence())
+    shows_the_way = base.id == EMBEDDED  # on the processor on purpose, which its notice says
+    elsewhere = None if gpu_override or shows_the_way else here.differs(machine)
+    if elsewhere is not None:
+        notices.append(elsewhere)
     advice, _ = ([], None) if chosen.fits else suggestions(chosen.setup, machine, correction)
     hardware = scenario.scenario.hardware
     host = hardware.host_power_w
@@ -84,6 +95,8 @@ def plan(
             notices=tuple(notices),
             host_power=given(host, "W") if host is not None else None,
             rent=_rent(scenario, decision, machine),
+            context=context,
+            tables=for_plan(base, machine, chosen.setup.seq_len),
         )
     )
 
@@ -98,7 +111,7 @@ def _machine(
     hardware = scenario.scenario.hardware
     if override:
         return subjects.card(override), []
-    if scenario.model.base == "embedded":
+    if scenario.model.base == EMBEDDED:
         notice = say(
             "The embedded model shows the way on this computer's processor; name a real base model "
             "to plan for your card."
@@ -150,18 +163,3 @@ def _rent(scenario: Scenario, decision: Decision | None, machine: Machine) -> Qu
             ),
         )
     return single.times(machine.count)
-
-
-def _context_notices(base: Subject, counted: Amount) -> list[Sentence]:
-    """What the model's context means for the team's own documents."""
-    context = base.architecture.max_context
-    share = values.share_longer_than(counted.histogram, context)
-    if share < 0.01:
-        return []
-    return [
-        say(
-            "{share:.0%} of your documents are longer than the {context:,} tokens that this model "
-            "reads at once; they are worked on in sections.",
-            share=share, context=context,
-        )
-    ]  # fmt: skip

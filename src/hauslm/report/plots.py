@@ -104,12 +104,15 @@ def memory_bar(
     limits: Sequence[tuple[str, float]],
     label: str,
     unit: str,
+    spread: tuple[float, float] | None = None,
     *,
     language: str | None = None,
 ) -> str:
-    """One stacked bar of (name, GiB) against vertical lines of (GPU, GiB)."""
+    """One stacked bar of (name, GiB) against vertical lines of (GPU, GiB); `spread`: ends of its range."""
     total = sum(size for _, size in parts)
-    scale = Scale(0.0, max([total, *[s for _, s in limits]]) * 1.08 or 1.0, 8, WIDTH - 8)
+    scale = Scale(
+        0.0, max([total, *(spread or ()), *[s for _, s in limits]]) * 1.08 or 1.0, 8, WIDTH - 8
+    )
     c = Canvas(WIDTH, 200, label)
     top, bottom = 34.0, 84.0
     _x_axis(c, scale, top - 6, bottom + 8, unit, language)
@@ -121,6 +124,11 @@ def memory_bar(
         c.rect(x, top, max(scale(left + size) - x - 1.2, 0.8), bottom - top, colour, title=said)
         entries.append((f"{name} {number(size, '.2f' if size < 10 else '.1f', language)}", colour))
         left += size
+    if spread is not None:
+        low, high, middle = scale(spread[0]), scale(spread[1]), (top + bottom) / 2
+        c.line(low, middle, high, middle, INK, width=1.2)
+        for x in (low, high):
+            c.line(x, middle - 5, x, middle + 5, INK, width=1.2)
     for name, size in limits:
         x = scale(size)
         c.line(x, top - 12, x, bottom + 8, INK, width=1.6, dash=DASH)

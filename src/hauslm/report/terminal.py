@@ -22,7 +22,6 @@ from hauslm.report.blocks import (
 
 BAR_WIDTH = 56
 UNFOLDED_WIDTH = 26
-BAR_MARKS = "█▓▒░▚▞▤▥"
 
 
 def render(record: Any, language: str | None = None) -> Any:
@@ -107,21 +106,13 @@ def _table(block: Table) -> Any:
 
 
 def memory_bar(plan: Any) -> Any:
-    """The stacked memory bar in characters, with its legend."""
+    """The stacked memory bar in characters against the device's memory, with its legend."""
     from rich.text import Text as Styled
 
-    from hauslm.report.chapters.plan import PARTS
+    from hauslm.plan.picture import stacked_bar
 
-    w = Writer(current_language())
-    parts = [(w.t(t), getattr(plan.memory.parts, n).value) for n, t in PARTS.items()]
-    total = sum(v for _, v in parts) or 1.0
-    bar, legend = "", []
-    for (name, value), mark in zip(parts, BAR_MARKS, strict=True):
-        if value <= 0:
-            continue
-        bar += mark * max(1, round(BAR_WIDTH * value / total))
-        legend.append(f"{mark} {name} {w.number(value, '.2f' if value < 10 else '.1f')}")
-    return Styled(f"{bar} {w.number(total, '.1f')} GiB\n{'   '.join(legend)}")
+    memory = plan.device.memory_gib if plan.device else plan.memory.peak_gib.value
+    return Styled(stacked_bar(plan, memory, BAR_WIDTH, current_language()))
 
 
 def _catalog(w: Writer, answer: dict[str, Any]) -> None:

@@ -54,10 +54,40 @@ def write(w: Writer, plan: Plan) -> None:
             [(gpu, w.t(say("yes") if fits else say("no"))) for gpu, fits in plan.fits.items()],
         )
     if plan.suggestions:
-        w.heading(say("What would make it fit"), 3)
+        title = say("What else is possible") if all_fit(plan) else say("What would make it fit")
+        w.heading(title, 3)
         w.bullets(list(plan.suggestions))
+    if plan.context is not None and not any(n.text == plan.context.text.text for n in plan.notices):
+        w.text(plan.context.text)
+    if not w.brief:
+        _tables(w, plan)
     for notice in plan.notices:
         w.callout("note", notice)
+
+
+TABLES = {
+    "models": (N_("The largest models that this card can train"), N_("Model")),
+    "gpus": (N_("The smallest cards that can train this model"), N_("GPU")),
+}
+
+
+def _tables(w: Writer, plan: Plan) -> None:
+    """Which models fit the card, which cards hold the model; full tables: hauslm plan --table."""
+    for name, rows in plan.tables.items():
+        title, first = TABLES[name]
+        key = "model" if name == "models" else "gpu"
+        w.table(
+            [say(first), say("Method"), say("Peak, GiB"), say("Memory, GiB"), say("tokens/s")],
+            [
+                (
+                    str(r[key]), str(r["method"]), w.number(r["peak_gib"], ".1f"),
+                    w.number(r["memory_gib"], ".0f"), w.number(r["tokens_per_second"], ",.0f"),
+                )
+                for r in rows
+            ],
+            align="llrrr",
+            caption=say(title),
+        )  # fmt: skip
 
 
 def all_fit(plan: Plan) -> bool:
@@ -79,14 +109,12 @@ def _memory(w: Writer, plan: Plan) -> None:
     if w.brief:
         w.blocks.append(table)
         return
-    limits = [
-        (f"{g} GiB", float(g)) for g in (8, 16, 24, 48, 80) if peak.value / 4 < g < peak.value * 2.2
-    ][:2]
     svg = plots.memory_bar(
         [(n, q.value) for n, q in sizable],
-        limits,
+        _limits(plan),
         w.t(say("Peak memory by part")),
         "GiB",
+        (peak.lowest, peak.highest),
         language=w.language,
     )
     w.figure(
@@ -95,3 +123,15 @@ def _memory(w: Writer, plan: Plan) -> None:
         say("Everything that lies in the device's memory at the fullest moment."),
         table,
     )
+
+
+def _limits(plan: Plan) -> list[tuple[str, float]]:
+    """The planned device; beside it the next usual card size above the peak, if it does not fit."""
+    peak = plan.memory.peak_gib.value
+    found = []
+    if plan.device is not None and plan.device.memory_gib < 12 * peak:
+        found.append((plan.device.id, plan.device.memory_gib))
+    if not found or peak > found[0][1]:
+        larger = [g for g in (8, 16, 24, 32, 48, 80, 141) if g > peak]
+        found += [(f"{g} GiB", float(g)) for g in larger[:1]]
+    return found
