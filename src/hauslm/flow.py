@@ -417,6 +417,7 @@ def _bundle(project: Project, options: dict[str, Any]) -> Bundle:
         canary=make_canary(project.scenario, project.folder, run_record),
         corpus=load_record(project, "corpus"),
         evaluation=load_record(project, "evaluation"),
+        privacy=_if_sound(project, "privacy"),
         progress=project.progress,
         **options,
     )
@@ -572,11 +573,16 @@ def report(
         )
 
 
-def verify(path: Path | str, *, base: Path | str | None = None) -> dict[str, Any]:
-    """Check a stranger's bundle or adapter folder without loading it. RefusedError with the reason."""
+def verify(
+    path: Path | str, *, base: Path | str | None = None, **options: Any
+) -> dict[str, Any]:
+    """Check a stranger's bundle or adapter folder without loading it. RefusedError with the reason.
+
+    `options`: `keyring`, `key` (files) and `remember` (trust on first use), see `share/verify.py`.
+    """
     from hauslm.share.verify import verify as room
 
-    return room(Path(path), base=Path(base) if base else None)
+    return room(Path(path), base=Path(base) if base else None, **options)
 
 
 # ---------------------------------------------------------------- free-standing questions
@@ -632,8 +638,13 @@ def decision_note(decision: Decision, language: str | None = None) -> str:
     return note(decision, language)
 
 
-def export(project: Project | Path | str, kind: str, target: Path | None = None) -> dict[str, Any]:
-    """`merge` (a transformers folder without PEFT) or `script` (the training without hauslm)."""
+def export(
+    project: Project | Path | str, kind: str, target: Path | None = None, **options: Any
+) -> dict[str, Any]:
+    """A way out: merge, gguf, gguf-lora, ollama, vllm, or script (the training without hauslm).
+
+    `options`: `type` (number format of GGUF), `prompts` (how many are compared in llama.cpp).
+    """
     from hauslm.report.script import lab_script
     from hauslm.share.export import export as room
 
@@ -645,6 +656,7 @@ def export(project: Project | Path | str, kind: str, target: Path | None = None)
         target,
         run=load_record(project, "run"),
         script=lab_script(project.scenario) if kind == "script" else "",
+        **options,
     )
 
 

@@ -84,6 +84,7 @@ def project(tmp_path: Path) -> ProjectFolder:
 def records(folder: ProjectFolder) -> tuple[Run, Corpus]:
     weights = (folder.adapter / "adapter_model.safetensors").read_bytes()
     run = Run(
+        created="2026-11-24T12:00:00+00:00",
         adapter=AdapterFile(path="adapter", sha256=sha256_bytes(weights), parameters=7, config=config()),
         base={"id": "embedded", "path": "x", "sha256": "0" * 64},
         method="lora", steps=1, epochs=1, tokens=10,
@@ -93,6 +94,7 @@ def records(folder: ProjectFolder) -> tuple[Run, Corpus]:
     )  # fmt: skip
     one = Split(train=3, validation=1, test=1)
     corpus = Corpus(
+        created="2026-11-24T12:00:00+00:00",
         documents=Documents(read=5, by_language={"en": 5}),
         documents_split=one, examples=one, tokens=one, fingerprint="f" * 64, rights={"open": 5},
         samples=(Sample(id="s", pieces=((SECRET, True),)),), checks=(Said(text=SECRET),),
