@@ -153,9 +153,7 @@ def _papers(
     if duties.needs_changes:
         papers[CHANGES] = changes_text(scenario.model.base, "adapter").encode()
     papers[CARD] = card(name, run, corpus, evaluation, duties).encode()
-    papers[bom.NAME] = bom.bom(
-        name, run, corpus, evaluation, duties, run.adapter.sha256, revision
-    )
+    papers[bom.NAME] = bom.bom(name, run, corpus, evaluation, duties, run.adapter.sha256, revision)
     papers[contents.TRAINING] = _json(_public(run))
     papers[contents.DATA] = _json(_public(corpus))
     if evaluation is not None:

@@ -8,7 +8,6 @@ from hauslm.base.words import say
 from hauslm.records import Corpus, Evaluation, Run
 from hauslm.share.licence import Duties
 
-
 MARK = "<!-- {code} -->"  # where a language begins; `verify` looks for both
 LANGUAGES = ("en", "de")
 

@@ -87,7 +87,8 @@ def rows(config: dict[str, Any], name: str, value: Array) -> Array:
     width = value.shape[0] // heads
     within = np.arange(width).reshape(2, width // 2).T.reshape(-1)  # 0, half, 1, half + 1, ...
     order = (np.arange(heads)[:, None] * width + within[None, :]).reshape(-1)
-    return value[order]
+    turned: Array = value[order]
+    return turned
 
 
 # ---------------------------------------------------------------- the whole model
@@ -147,9 +148,9 @@ def _plan(model: Merged, base: Path) -> list[tuple[str, str]]:
     for source in model.names():
         if source.endswith("rotary_emb.inv_freq"):
             continue  # computed from the configuration
-        if source == "lm_head.weight" and model.config.get("tie_word_embeddings"):
-            if model.adapter is None or not ({source} & {*model.adapter.replaced}):
-                continue
+        trained = model.adapter is not None and source in model.adapter.replaced
+        if source == "lm_head.weight" and model.config.get("tie_word_embeddings") and not trained:
+            continue
         name = tensor_name(source)
         if name is None:
             raise refused(say("GGUF export does not know the tensor '{name}'.", name=source), base)
@@ -229,7 +230,11 @@ def _describe(
             say("GGUF export does not know the rotary scaling '{name}'.", name=scaling[:40]), base
         )
     window = config.get("sliding_window")
-    if window and config.get("use_sliding_window", True) and window < config["max_position_embeddings"]:
+    if (
+        window
+        and config.get("use_sliding_window", True)
+        and window < config["max_position_embeddings"]
+    ):
         return [
             say(
                 "The base model looks back {window:,} tokens; llama.cpp looks back over all of them, so longer texts are answered differently.",
@@ -307,7 +312,11 @@ def write_lora(base: Path, adapter: Path, target: Path, *, name: str) -> dict[st
     model = Merged(base, adapter)
     lora = model.adapter
     assert lora is not None  # noqa: S101 - Merged was given one
-    if lora.dora or lora.replaced or any("lora_embedding_A" in m.parts for m in lora.modules.values()):
+    if (
+        lora.dora
+        or lora.replaced
+        or any("lora_embedding_A" in m.parts for m in lora.modules.values())
+    ):
         raise refused(
             say("GGUF has no form for this adapter alone (DoRA, embeddings or saved modules)."),
             adapter,

@@ -142,7 +142,12 @@ def _cut(spec: dict[str, Any]) -> tuple[str, list[Sentence]]:
             {"type": "Split", "pattern": {"Regex": e}, "behavior": "Isolated", "invert": False}
             for e in expressions
         ]
-        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+        level = {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": True,
+            "use_regex": False,
+        }
         other = spec | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [*split, level]}}
         theirs = Tokenizer.from_str(json.dumps(other))
         found = [theirs.encode(t, add_special_tokens=False).ids for t in SAMPLES]

@@ -172,7 +172,7 @@ def _read_keyring(file: Path) -> list[Known]:
     if not file.is_file():
         raise DataError(
             "H746", say("There is no such keyring file."), where=str(file),
-            next_step=say("hauslm keys list --export FILE writes one."),
+            next_step=say("hauslm keys export FILE writes one."),
         )  # fmt: skip
     value = read_json(file)
     rows = value.get("keys") if isinstance(value, dict) else None
@@ -181,7 +181,7 @@ def _read_keyring(file: Path) -> list[Known]:
         if not isinstance(row, dict) or not {"name", "pem"} <= set(row):
             raise DataError(
                 "H746", say("This is not a keyring file."), where=str(file),
-                next_step=say("hauslm keys list --export FILE writes one."),
+                next_step=say("hauslm keys export FILE writes one."),
             )  # fmt: skip
         key = _public(str(row["pem"]).encode(), file)
         found.append(Known(str(row["name"]), sign.fingerprint(key), sign.pem_of(key).decode()))
@@ -220,9 +220,7 @@ def export(file: Path) -> list[Known]:
 
 
 def _keyring_file(keys: list[Known]) -> dict[str, Any]:
-    return {
-        "keys": [{"name": k.name, "fingerprint": k.fingerprint, "pem": k.pem} for k in keys]
-    }
+    return {"keys": [{"name": k.name, "fingerprint": k.fingerprint, "pem": k.pem} for k in keys]}
 
 
 # ---------------------------------------------------------------- trust on first use
@@ -246,4 +244,15 @@ def pin(bundle_name: str, fingerprint: str) -> None:
     write_json(path, dict(pins) | {bundle_name: fingerprint})
 
 
-__all__ = ["Known", "export", "folder", "is_encrypted", "keyring", "load", "new", "pin", "pinned", "trust"]
+__all__ = [
+    "Known",
+    "export",
+    "folder",
+    "is_encrypted",
+    "keyring",
+    "load",
+    "new",
+    "pin",
+    "pinned",
+    "trust",
+]

@@ -37,9 +37,7 @@ UNKNOWN_DUTY = N_("The base model's licence is not in the catalog: read it befor
 GEMMA_DUTY = N_(
     "Pass on the Gemma terms with their use restrictions, carry the notice, and say what was changed (Gemma Terms of Use, 3.1)."
 )
-GEMMA_NOTICE_LINE = (
-    "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
-)
+GEMMA_NOTICE_LINE = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
 _LLAMA = re.compile(r"llama (?P<version>3(?:\.\d)?)\b")
 
 
@@ -229,9 +227,9 @@ def problem(base_id: str, name: str, files: Mapping[str, Any], read: Any) -> Sen
         return say("The text of the base model's licence is missing.")
     if duties.needs_changes and CHANGES not in files:
         return say("The change notice ({file}) is missing.", file=CHANGES)
-    if duties.notice_line:
-        if NOTICE not in files or duties.notice_line.encode() not in read(NOTICE):
-            return say("The notice of the base model's licence ({file}) is missing.", file=NOTICE)
+    line = duties.notice_line.encode()
+    if line and (NOTICE not in files or line not in read(NOTICE)):
+        return say("The notice of the base model's licence ({file}) is missing.", file=NOTICE)
     if duties.shown and duties.shown.encode() not in read(CARD):
         return say("The model card does not say '{words}'.", words=duties.shown)
     return None

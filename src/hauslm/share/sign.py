@@ -102,9 +102,7 @@ def _statement(files: Mapping[str, str], name: str) -> dict[str, Any]:
         "subject": [{"name": name, "digest": {"sha256": _root(files[n] for n in ordered)}}],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
-            "resources": [
-                {"name": n, "digest": files[n], "algorithm": "sha256"} for n in ordered
-            ],
+            "resources": [{"name": n, "digest": files[n], "algorithm": "sha256"} for n in ordered],
             "serialization": {
                 "method": "files",
                 "hash_type": "sha256",

@@ -53,8 +53,12 @@ def trained_template(base: Path, adapter: Path) -> Trained:
     """The template beside the adapter, else the base's, else hauslm's plain one."""
     source = _source(adapter) or _source(base)
     names = _config(base)
-    added = json.loads((base / "tokenizer.json").read_text(encoding="utf-8")).get("added_tokens", [])
-    named = {k: _spelling(names.get(k)) for k in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    added = json.loads((base / "tokenizer.json").read_text(encoding="utf-8")).get(
+        "added_tokens", []
+    )
+    named = {
+        k: _spelling(names.get(k)) for k in ("bos_token", "eos_token", "unk_token", "pad_token")
+    }
     special = [t["content"] for t in added if t["special"]]
     return Trained(
         source or PLAIN_TEMPLATE, source is not None, named["bos_token"], named["eos_token"],

@@ -49,9 +49,7 @@ def judge(
     pinned = keys.pinned(name)
     if signature is None:
         if keyring is not None or pinned:
-            raise _refused(
-                say("The bundle is not signed, and a signature is expected here."), path
-            )
+            raise _refused(say("The bundle is not signed, and a signature is expected here."), path)
         return Judged("none", say("signature: none, the origin is not proven"))
     mark = signature.fingerprint
     trusted = next((k for k in keys.keyring(keyring) if k.fingerprint == mark), None)

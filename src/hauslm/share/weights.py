@@ -95,7 +95,9 @@ class Adapter:
         self.folder = folder
         self.config = check_adapter(folder)
         if self.config.get("fan_in_fan_out") or self.config.get("lora_bias"):
-            raise refused(say("This kind of adapter (fan_in_fan_out, lora_bias) cannot leave."), folder)
+            raise refused(
+                say("This kind of adapter (fan_in_fan_out, lora_bias) cannot leave."), folder
+            )
         self.modules: dict[str, Lora] = {}
         self.replaced: dict[str, Array] = {}
         tensors = Tensors([folder / "adapter_model.safetensors"])
@@ -154,7 +156,9 @@ class Merged:
         self.config = check_base(base)
         if "quantization_config" in self.config:
             raise refused(
-                say("The base model is quantised; an adapter is never merged into rounded weights."),
+                say(
+                    "The base model is quantised; an adapter is never merged into rounded weights."
+                ),
                 base,
             )
         self._tensors = Tensors(sorted(base.glob("*.safetensors")))
