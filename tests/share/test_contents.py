@@ -24,7 +24,7 @@ WORDS = "a planted canary sentence"
 
 def evaluation(passed: bool = True) -> Evaluation:
     return Evaluation(
-        n=4, documents=2, verdict="better", verdict_text=Said(text="better"), forgetting={},
+        n=4, documents=2, verdict="better", verdict_text=Said(text="better"), forgetting={}, differences=(),
         systems=(
             SystemScore(name="base", kind="base", metrics={"accuracy": 0.25, "bits_per_byte": None}),
             SystemScore(name="adapter", kind="adapter", metrics={"accuracy": 0.5, "bits_per_byte": 1.5}),
@@ -189,12 +189,7 @@ def test_a_strangers_llama_bundle_is_held_to_its_duties(lacking: str, word: str)
     ],
 )
 def test_other_licences(base: str, prefix: str, shown: str, tmp_path: Path) -> None:
-    from hauslm.catalog import load
-
-    found = next((i for i in load.ids("models") if i.startswith(base[:9]) and base[6:9] in i), None)
-    if found is None:
-        pytest.skip(f"the catalog has no {base}")
-    duties = licence.duties_of(found, tmp_path)
+    duties = licence.duties_of(base, tmp_path)
     assert (duties.name_prefix, duties.shown) == (prefix, shown)
     assert duties.needs_text
 

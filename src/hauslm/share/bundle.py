@@ -57,6 +57,8 @@ def _public(record: Any) -> dict[str, Any]:
     if isinstance(documents, dict):
         documents["rejected"] = len(documents.get("rejected", []))
     data.pop("task", None)
+    if isinstance(data.get("memorisation"), dict):
+        data["memorisation"] = _without_text(data["memorisation"])
     for part, key in (("base", "path"), ("adapter", "path")):  # paths of this machine
         if isinstance(data.get(part), dict):
             data[part].pop(key, None)
