@@ -704,7 +704,7 @@ def push(
     record = load_record(project, "bundle")
     if bundle is None and record is None:
         raise DataError(
-            "H103",
+            "H106",
             say("There is no bundle yet."),
             where=str(project.folder.bundles),
             next_step=say("Run: {command}", command="hauslm bundle"),

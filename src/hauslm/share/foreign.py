@@ -25,6 +25,8 @@ from hauslm.share.verify import MANIFEST, verify
 
 CONFIG = "adapter_config.json"
 _TEXT_SIDE = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")  # fmt: skip
+# What licences ask to be passed on stays with the adapter.
+_PAPERS = ("NOTICE", "NOTICE.txt", "Notice.txt", "CHANGES.md", "USE_POLICY.md", "README.md")
 # Files that tell which tool wrote the folder.
 _MARKS = {
     "LLaMA-Factory": ("llamaboard_config.yaml", "trainer_log.jsonl", "all_results.json"),
@@ -92,7 +94,11 @@ def _taken(
         )  # fmt: skip
     config["base_model_name_or_path"] = base_id
     kept = {CONFIG: (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()}
-    kept |= {n: read_text(source, n) for n in _TEXT_SIDE if n in names}
+    kept |= {
+        n: read_text(source, n)
+        for n in names
+        if n in _TEXT_SIDE or n in _PAPERS or n.startswith("LICENSE")
+    }
     if "tokenizer.json" not in names:
         notes.append(say("It brings no tokenizer; the base model's is used."))
     left = sorted({n.split("/")[0] for n in names} - {*kept, archive.TENSORS})

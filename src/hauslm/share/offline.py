@@ -164,7 +164,9 @@ then
 fi
 (cd "$here" && sha256sum --quiet -c {SUMS})
 "$python" -m venv "$target"
-"$target/bin/python" -m pip install --quiet --disable-pip-version-check --no-index \\
+# No pip settings of this machine: another index or wheel folder would bring other builds.
+PIP_CONFIG_FILE=/dev/null "$target/bin/python" -m pip --isolated install --quiet \\
+  --disable-pip-version-check --no-index --no-cache-dir \\
   --find-links "$here/wheels" --require-hashes -r "$here/requirements.txt"
 echo "$target/bin/hauslm"
 """
