@@ -323,3 +323,110 @@ def test_merging_carries_licence_and_template(made: Path, tmp_path: Path) -> Non
 def test_an_unknown_way_is_told_the_known_ones(made: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="H733"):
         way(made, "gugf", tmp_path / "out")
+
+
+# ---------------------------------------------------------------- other architectures
+
+
+def _spm_tokenizer(folder: Path) -> None:
+    """A small tokenizer of Llama 2's and Mistral's kind: BPE with bytes to fall back on."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+    from tokenizers.processors import TemplateProcessing
+
+    made = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
+    texts = list(gguf_text.SAMPLES) * 3
+    made.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=600, special_tokens=special, show_progress=False)
+    )
+    made.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    made.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    spec = json.loads(made.to_str())
+    spec["added_tokens"] = spec["added_tokens"][:3]  # bytes are vocabulary, not control
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "bos_token": "<s>",
+                "eos_token": "</s>",
+                "unk_token": "<unk>",
+            }
+        )
+    )
+
+
+def _random_model(folder: Path, kind: str) -> Path:
+    """A tiny model of another architecture, its weights drawn wide enough to have opinions."""
+    import torch
+    import transformers
+
+    common: dict[str, Any] = {
+        "vocab_size": 640, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.25,
+    }  # fmt: skip
+    scaled = {
+        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    configs: dict[str, Any] = {
+        "llama": lambda: transformers.LlamaConfig(**common, attention_bias=True),
+        "llama 3.1 rope": lambda: transformers.LlamaConfig(**common, rope_parameters=scaled),
+        "qwen2": lambda: transformers.Qwen2Config(**common, tie_word_embeddings=True),
+        "qwen3": lambda: transformers.Qwen3Config(**common, head_dim=32),
+    }
+    torch.manual_seed(3)
+    model = transformers.AutoModelForCausalLM.from_config(configs[kind](), dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.5)
+    model.save_pretrained(folder)
+    _spm_tokenizer(folder)
+    return folder
+
+
+@needs_llama
+@pytest.mark.parametrize("kind", ["llama", "llama 3.1 rope", "qwen2", "qwen3"])
+def test_other_architectures_in_llama_cpp(kind: str, tmp_path: Path) -> None:
+    """Random weights: every detail (rows of q and k, biases, norms, frequencies) shows at once."""
+    pytest.importorskip("gguf", reason="gguf is not installed")
+    from hauslm.share.gguf_file import write_model
+
+    base = _random_model(tmp_path / "base", kind)
+    adapter = make_adapter(tmp_path / "adapter", base)
+    file = tmp_path / "m.gguf"
+    write_model(base, adapter, file, kind="f32", name="m", template="x", begins_with_bos=True)
+    import torch
+    from peft import PeftModel
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM
+
+    rust = Tokenizer.from_file(str(base / "tokenizer.json"))
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model: Any = PeftModel.from_pretrained(plain, adapter).eval()
+    # Beyond 64 tokens, where the scaled rotation matters.
+    prompts = [rust.encode(t * 3).ids for t in gguf_text.SAMPLES]
+    ours = []
+    for prompt in prompts:  # the plain argmax: hauslm itself never answers with control tokens
+        ids = list(prompt)
+        with torch.no_grad():
+            for _ in range(16):
+                ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        answer = ids[len(prompt) :]
+        ours.append(answer[: answer.index(2)] if 2 in answer else answer)
+    found = llama.agreement(file, prompts, ours, 16, exact_cache=True)
+    assert found["equal"] >= 9, found
+    tokens = llama.ask({"model": str(file), "texts": list(gguf_text.SAMPLES)})["tokens"]
+    wanted = [rust.encode(t, add_special_tokens=False).ids for t in gguf_text.SAMPLES]
+    assert tokens == wanted

@@ -67,10 +67,18 @@ def ask(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def agreement(
-    model: Path, prompts: Sequence[Sequence[int]], ours: Sequence[Sequence[int]], new_tokens: int
+    model: Path,
+    prompts: Sequence[Sequence[int]],
+    ours: Sequence[Sequence[int]],
+    new_tokens: int,
+    *,
+    exact_cache: bool = False,
 ) -> dict[str, Any]:
     """How many prompts get the same tokens as `ours`, and where the first difference is."""
-    job = {"model": str(model), "prompts": [list(p) for p in prompts], "new_tokens": new_tokens}
+    job = {
+        "model": str(model), "prompts": [list(p) for p in prompts], "new_tokens": new_tokens,
+        "exact_cache": exact_cache,
+    }  # fmt: skip
     found = ask(job)
     same = [list(a) == list(b) for a, b in zip(found["answers"], ours, strict=True)]
     first = [

@@ -2,6 +2,7 @@
 
 Standard input: {"model", "lora", "prompts": [[token ids]], "new_tokens", "threads", "texts",
 "quantize": {"to", "type"}}. Standard output, last line: {"version", "answers": [[ids]], "tokens": [[ids]]}.
+`exact_cache` keeps keys and values in float32 instead of llama.cpp's float16.
 A prompt is token ids, so that the weights are compared and not the cutting of text (that is `texts`).
 """
 
@@ -27,6 +28,7 @@ def main() -> None:
         n_ctx=job.get("n_ctx", 1024),
         n_threads=job.get("threads", 2),
         n_gpu_layers=0,
+        **({"type_k": 0, "type_v": 0} if job.get("exact_cache") else {}),  # 0: float32
         logits_all=False,
         verbose=False,
     )
