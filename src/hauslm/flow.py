@@ -401,6 +401,7 @@ def _train(project: Project, options: dict[str, Any]) -> Run:
 
     plan_record = load_record(project, "plan")
     _refuse_what_does_not_fit(plan_record)
+    _keep_adapter(project)
     return room(
         project.scenario,
         project.folder,
@@ -410,6 +411,15 @@ def _train(project: Project, options: dict[str, Any]) -> Run:
         accept_change=bool(options.get("accept_change", False)),
         progress=project.progress,
     )
+
+
+def _keep_adapter(project: Project) -> None:
+    """The adapter that a training replaces is kept in `adapters/`, for hauslm adapters rollback."""
+    from hauslm.share.adapters import keep
+
+    kept = keep(project.folder)
+    if kept is not None:
+        project.progress.say(say("The present adapter is kept as adapters/{name}.", name=kept))
 
 
 def _evaluate(project: Project, options: dict[str, Any]) -> Evaluation:
@@ -436,6 +446,7 @@ def _bundle(project: Project, options: dict[str, Any]) -> Bundle:
         canary=make_canary(project.scenario, project.folder, run_record),
         corpus=load_record(project, "corpus"),
         evaluation=load_record(project, "evaluation"),
+        privacy=_if_sound(project, "privacy"),
         progress=project.progress,
         **options,
     )
@@ -591,11 +602,14 @@ def report(
         )
 
 
-def verify(path: Path | str, *, base: Path | str | None = None) -> dict[str, Any]:
-    """Check a stranger's bundle or adapter folder without loading it. RefusedError with the reason."""
+def verify(path: Path | str, *, base: Path | str | None = None, **options: Any) -> dict[str, Any]:
+    """Check a stranger's bundle or adapter folder without loading it. RefusedError with the reason.
+
+    `options`: `keyring`, `key` (files) and `remember` (trust on first use), see `share/verify.py`.
+    """
     from hauslm.share.verify import verify as room
 
-    return room(Path(path), base=Path(base) if base else None)
+    return room(Path(path), base=Path(base) if base else None, **options)
 
 
 # ---------------------------------------------------------------- free-standing questions
@@ -658,8 +672,13 @@ def decision_note(decision: Decision, language: str | None = None) -> str:
     return note(decision, language)
 
 
-def export(project: Project | Path | str, kind: str, target: Path | None = None) -> dict[str, Any]:
-    """`merge` (a transformers folder without PEFT) or `script` (the training without hauslm)."""
+def export(
+    project: Project | Path | str, kind: str, target: Path | None = None, **options: Any
+) -> dict[str, Any]:
+    """A way out: merge, gguf, gguf-lora, ollama, vllm, or script (the training without hauslm).
+
+    `options`: `type` (number format of GGUF), `prompts` (how many are compared in llama.cpp).
+    """
     from hauslm.report.script import lab_script
     from hauslm.share.export import export as room
 
@@ -671,6 +690,69 @@ def export(project: Project | Path | str, kind: str, target: Path | None = None)
         target,
         run=load_record(project, "run"),
         script=lab_script(project.scenario) if kind == "script" else "",
+        **options,
+    )
+
+
+def keys(action: str, **options: Any) -> Any:
+    """The team's signing keys: new, list, show, trust, export (see `share/keys.py`)."""
+    from hauslm.share import keyring
+
+    return keyring.answer(action, **options)
+
+
+def adapters(project: Project | Path | str, action: str, **options: Any) -> Any:
+    """The team's adapters: list, compare, combine, rollback, import (see `share/adapters.py`)."""
+    from hauslm.share import adapters as room
+
+    project = _as_project(project)
+    folder = project.folder
+    if action == "list":
+        return room.listing(folder)
+    if action == "compare":
+        return room.compare(folder, options["first"], options["second"])
+    if action == "combine":
+        return room.combine(
+            project.scenario, folder, options["parts"], options["name"], options["method"]
+        )
+    if action == "import":
+        return room.take_in(project.scenario, folder, options["source"], options.get("name"))
+    return room.roll_back(folder, options.get("name"), settings=bool(options.get("settings")))
+
+
+def push(
+    project: Project | Path | str, where: str, target: str, bundle: Path | None = None, **options: Any
+) -> dict[str, Any]:  # fmt: skip
+    """Put the bundle into a plain folder (`where` folder) or a model hub (`hf`), when asked to."""
+    from hauslm.share import push as room
+
+    project = _as_project(project)
+    record = load_record(project, "bundle")
+    if bundle is None and record is None:
+        raise DataError(
+            "H106",
+            say("There is no bundle yet."),
+            where=str(project.folder.bundles),
+            next_step=say("Run: {command}", command="hauslm bundle"),
+        )
+    path = bundle or project.folder.root / record.path
+    if where == "folder":
+        return room.to_folder(path, Path(target))
+    return room.to_hub(project.scenario, path, target, **options)
+
+
+def pack(project: Project | Path | str, target: Path, **options: Any) -> dict[str, Any]:
+    """Everything a machine without network needs, in one folder (see `share/offline.py`)."""
+    from hauslm.share.offline import pack as room
+
+    project = _as_project(project)
+    return room(
+        project.scenario,
+        project.folder,
+        target,
+        bundle=_if_sound(project, "bundle"),
+        progress=project.progress,
+        **options,
     )
 
 

@@ -280,15 +280,20 @@ def _inherited() -> Layer:
 
 
 @contextmanager
-def permitted(host: str, port: int = 443) -> Iterator[None]:
-    """Open the door to exactly one host inside the block. Callers hold a Permit (`lm/remote.py`)."""
+def permitted(host: str, port: int = 443, *, also: tuple[str, ...] = ()) -> Iterator[None]:
+    """Open the door to exactly one host inside the block. Callers hold a Permit (`lm/remote.py`).
+
+    `also`: further hosts that the caller has a Permit for (the storage behind a model hub).
+    """
     global _mode
     before = _mode
     shut(f"cloud:{host}", kernel=False)
     try:
         import socket
 
-        _resolved.update(_host(info[4]) for info in socket.getaddrinfo(host, port))
+        _resolved.update(also)
+        for name in (host, *also):
+            _resolved.update(_host(info[4]) for info in socket.getaddrinfo(name, port))
         yield
     finally:
         _mode = before

@@ -42,7 +42,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("stages", N_("Base against adapter on your own task, with intervals.")),
     "bundle": ("share", N_("Pack adapter, tokenizer and records into one verifiable file.")),
     "verify": ("share", N_("Check a stranger's bundle or adapter folder before loading it.")),
-    "export": ("share", N_("Merge into the base model, or write a plain training script.")),
+    "export": ("share", N_("Merged model, GGUF, Ollama, vLLM, or a plain training script.")),
+    "keys": ("share", N_("The team's signing keys: make, list, show, trust.")),
+    "adapters": ("share", N_("List, compare, combine, import adapters, or roll back.")),
+    "push": ("share", N_("Put the bundle into a folder or a model hub; only when told to.")),
+    "pack": ("share", N_("Everything for a machine without network, in one folder.")),
     "analyse": ("stages", N_("Articles into schema-valid rows; resumable.")),
     "serve": ("serve", N_("OpenAI-compatible server on this machine.")),
     "web": ("serve", N_("The same stages as pages on this machine.")),
@@ -139,8 +143,15 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
         egress.shut("loopback")
         return None
     asks = command in REACH_ANALYSE and bool(_ENDPOINT.search(_project_text(arguments)))
-    egress.shut("strict", kernel=not asks and command != "prove-privacy")
-    if not asks or {"--quiet", "-q"} & set(arguments):
+    pushes = command == "push" and "hf" in arguments
+    egress.shut("strict", kernel=not asks and not pushes and command != "prove-privacy")
+    if {"--quiet", "-q"} & set(arguments):
+        return None
+    if pushes:
+        return say(
+            "A hub is to be reached, so this command runs without the kernel's filter; the audit hook alone guards it."
+        )
+    if not asks:
         return None
     return say(
         "The project file names an endpoint, so this command runs without the kernel's filter; the audit hook alone guards it."

@@ -59,6 +59,7 @@ _MUST_BE_EMPTY = (
     "lora_ga_config", "megatron_config", "monteclora_config", "target_parameters",
     "trainable_token_indices", "use_bdlora", "use_qalora", "velora_config",
 )  # fmt: skip
+ADAPTER_KEYS = frozenset((*_PLAIN, *_MUST_BE_EMPTY, "runtime_config"))
 # These rewrite the base's own weights when the adapter is attached; such an adapter must be
 # converted to plain LoRA first, or base and adapter could not live in one process.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")

@@ -18,7 +18,7 @@ from hauslm.base.words import Sentence, say
 
 SUFFIX = ".hlm"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
-MAX_ENTRIES = 24
+MAX_ENTRIES = 32
 MAX_FILE_BYTES = (4 << 30) - 1  # zip without its 64-bit extension
 MAX_TEXT_BYTES = 16 << 20  # everything but the weights
 TENSORS = "adapter_model.safetensors"

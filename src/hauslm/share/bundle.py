@@ -1,8 +1,9 @@
 """What does a colleague need? Adapter, tokenizer, hashes, licence duties, evaluation: one file.
 
-`NAME.hlm` holds the plain PEFT folder and `manifest.json` with the sha256 of every other entry, the base
-model's id and weight hash, the template's hash, and what the records say about data, training and
-evaluation. Never training text: samples, items and file names of documents stay at home.
+`NAME.hlm` holds the plain PEFT folder, `manifest.json` with the sha256 of every other entry, the base
+model's id and weight hash, the template's hash, what the records say about data, training, evaluation,
+memorisation and privacy, the model card in two languages, the bill of materials, the licence's texts
+and, if asked for, a signature over all of it. Never training text: samples, items and file names of documents stay at home.
 """
 
 from __future__ import annotations
@@ -16,13 +17,22 @@ from hauslm.base.files import ProjectFolder, sha256_bytes, write_sealed
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
 from hauslm.catalog.local import find_base
-from hauslm.records import Bundle, Corpus, Evaluation, Run, Said
+from hauslm.records import Bundle, Corpus, Evaluation, Privacy, Run, Said
 from hauslm.scenario import Scenario
-from hauslm.share import archive
+from hauslm.share import archive, bom, contents, keys
+from hauslm.share import sign as signing
 from hauslm.share.card import card
-from hauslm.share.licence import check_name, duties_of
+from hauslm.share.licence import (
+    CARD,
+    CHANGES,
+    Duties,
+    changes_text,
+    check_name,
+    check_texts,
+    duties_of,
+)
+from hauslm.share.verify import FORMAT, verify
 
-FORMAT = "hauslm-bundle/1"
 # What of the adapter folder travels. Anything else there (logs, checkpoints) stays.
 CARRIED = (
     "adapter_config.json",
@@ -47,6 +57,8 @@ def _public(record: Any) -> dict[str, Any]:
     if isinstance(documents, dict):
         documents["rejected"] = len(documents.get("rejected", []))
     data.pop("task", None)
+    if isinstance(data.get("memorisation"), dict):
+        data["memorisation"] = _without_text(data["memorisation"])
     for part, key in (("base", "path"), ("adapter", "path")):  # paths of this machine
         if isinstance(data.get(part), dict):
             data[part].pop(key, None)
@@ -62,11 +74,54 @@ def bundle(
     run: Run,
     corpus: Corpus,
     evaluation: Evaluation | None,
+    privacy: Privacy | None = None,
     canary: dict[str, Any] | Sentence | None = None,
+    sign: str | None = None,
+    passphrase: str | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Write `bundles/NAME.hlm`. H710 if the adapter is not what the run record says; H720 licence name."""
-    source = folder.root / run.adapter.path
+    """Write `bundles/NAME.hlm`. `sign` names one of our keys (see `keys.py`); None leaves it unsigned.
+
+    H710 a file is missing, H711 the adapter is not what the run record says, H720 and H721 the base
+    model's licence, H742-H744 the key. Same records and same key: same bytes.
+    """
+    key = keys.load(sign, passphrase) if sign is not None else None
+    entries = _adapter_files(folder.root / run.adapter.path, run)
+    model = scenario.model
+    base = find_base(model.base, model.path, model.revision, folder.root)
+    duties = duties_of(model.base, base.path)
+    check_name(scenario.name, duties)
+    check_texts(duties, base.path)
+    if isinstance(canary, dict):
+        entries["canary.json"] = _json(canary)
+    entries |= _papers(scenario, run, corpus, evaluation, privacy, duties, base.revision or "")
+    entries["adapter_config.json"] = _portable_config(entries["adapter_config.json"], model.base)
+    if key is not None:
+        entries[signing.PUBLIC_KEY] = signing.pem_of(key.public_key())
+    manifest = _manifest(scenario, run, corpus, evaluation, duties, base.revision or "", entries)
+    entries["manifest.json"] = _json(manifest)
+    if key is not None:
+        hashes = {n: sha256_bytes(b) for n, b in entries.items()}
+        entries[signing.SIGNATURE] = signing.sign(hashes, _file_name(scenario.name), key)
+    data = archive.write(entries)
+    path = folder.bundles / f"{_file_name(scenario.name)}{archive.SUFFIX}"
+    digest = write_sealed(path, data)
+    return Bundle(
+        path=folder.relative(path),
+        sha256=digest,
+        bytes=len(data),
+        files=manifest["files"],
+        signature={"kind": "none"}
+        if key is None
+        else {"kind": "openssf", "key": sign, "fingerprint": signing.fingerprint(key.public_key())},
+        licence=duties.record(scenario.language),
+        canary={"included": "canary.json" in entries},
+        notices=tuple(Said.of(n) for n in _notices(key is not None, canary, evaluation, corpus)),
+    )
+
+
+def _adapter_files(source: Path, run: Run) -> dict[str, bytes]:
+    """What of the adapter folder travels, as it was when training ended. H710, H711."""
     entries = {n: (source / n).read_bytes() for n in CARRIED if (source / n).is_file()}
     for name in _REQUIRED:
         if name not in entries:
@@ -86,27 +141,51 @@ def bundle(
             where=str(source / archive.TENSORS),
             next_step=say("Run hauslm train again, or put the trained file back."),
         )
-    model = scenario.model
-    base = find_base(model.base, model.path, model.revision, folder.root)
-    duties = duties_of(model.base, base.path)
-    check_name(scenario.name, duties)
-    entries.pop("canary.json", None)
-    if isinstance(canary, dict):
-        entries["canary.json"] = _json(canary)
-    entries |= {name: text.encode() for name, text in duties.texts.items()}
-    entries["README.md"] = card(scenario.name, run, corpus, evaluation, duties).encode()
-    entries["training.json"] = _json(_public(run))
-    entries["data.json"] = _json(_public(corpus))
+    entries.pop("canary.json", None)  # made anew, or not at all
+    return entries
+
+
+def _papers(
+    scenario: Scenario, run: Run, corpus: Corpus, evaluation: Evaluation | None,
+    privacy: Privacy | None, duties: Duties, revision: str,
+) -> dict[str, bytes]:  # fmt: skip
+    """Card, bill of materials, licence texts, records and reports: everything but the adapter."""
+    name = scenario.name
+    papers = {n: text.encode() for n, text in duties.texts.items()}
+    if duties.needs_changes:
+        papers[CHANGES] = changes_text(scenario.model.base, "adapter").encode()
+    papers[CARD] = card(name, run, corpus, evaluation, duties).encode()
+    papers[bom.NAME] = bom.bom(name, run, corpus, evaluation, duties, run.adapter.sha256, revision)
+    papers[contents.TRAINING] = _json(_public(run))
+    papers[contents.DATA] = _json(_public(corpus))
     if evaluation is not None:
-        entries["evaluation.json"] = _json(_public(evaluation))
-    entries["adapter_config.json"] = _portable_config(entries["adapter_config.json"], model.base)
+        papers[contents.EVALUATION] = _json(_public(evaluation))
+        papers[contents.MEMORISATION] = _json(_without_text(evaluation.memorisation))
+    if privacy is not None:
+        papers[contents.PRIVACY] = _json(_public(privacy))
+    return papers
+
+
+def _without_text(memorisation: dict[str, Any]) -> dict[str, Any]:
+    """The measured figures; of planted canaries only whether they came back, not their words."""
+    kept = dict(memorisation)
+    canaries = kept.get("canaries")
+    if isinstance(canaries, (list, tuple)):
+        kept["canaries"] = [{k: v for k, v in dict(c).items() if k != "text"} for c in canaries]
+    return kept
+
+
+def _manifest(
+    scenario: Scenario, run: Run, corpus: Corpus, evaluation: Evaluation | None,
+    duties: Duties, revision: str, entries: dict[str, bytes],
+) -> dict[str, Any]:  # fmt: skip
     template = entries.get("chat_template.jinja", b"")
-    manifest = {
+    return {
         "format": FORMAT,
         "name": scenario.name,
         "base": {
-            "id": model.base,
-            "revision": base.revision or "",
+            "id": scenario.model.base,
+            "revision": revision,
             "sha256": run.base.get("sha256", ""),
         },
         "template_sha256": sha256_bytes(template) if template else "",
@@ -115,13 +194,23 @@ def bundle(
         "licence": duties.record("en"),
         "evaluated": evaluation is not None,
         "memorisation_passed": evaluation is not None
-        and evaluation.memorisation.get("passed") is not False,
+        and evaluation.memorisation.get("passed") is True,
+        "reports": sorted(n for n in contents.REPORTS if n in entries),
         "files": {n: sha256_bytes(b) for n, b in sorted(entries.items())},
     }
-    data = archive.write(entries | {"manifest.json": _json(manifest)})
-    path = folder.bundles / f"{_file_name(scenario.name)}{archive.SUFFIX}"
-    digest = write_sealed(path, data)
-    notices = [say("The bundle is not signed: its hashes prove that it is whole, not who made it.")]
+
+
+def _notices(
+    signed: bool,
+    canary: dict[str, Any] | Sentence | None,
+    evaluation: Evaluation | None,
+    corpus: Corpus,
+) -> list[Sentence]:
+    notices = []
+    if not signed:
+        notices.append(
+            say("The bundle is not signed: its hashes prove that it is whole, not who made it.")
+        )
     if isinstance(canary, Sentence):
         notices.append(say("The bundle carries no canary: {reason}", reason=canary))
     if evaluation is not None and evaluation.memorisation.get("passed") is False:
@@ -136,16 +225,7 @@ def bundle(
                 "Not all training documents are openly licensed: share the adapter only with those who may use them."
             )
         )
-    return Bundle(
-        path=folder.relative(path),
-        sha256=digest,
-        bytes=len(data),
-        files=manifest["files"],
-        signature={"kind": "none"},
-        licence=duties.record(scenario.language),
-        canary={"included": "canary.json" in entries},
-        notices=tuple(Said.of(n) for n in notices),
-    )
+    return notices
 
 
 def _json(value: Any) -> bytes:
@@ -168,8 +248,6 @@ def _file_name(name: str) -> str:
 
 def unpack(path: Path, target: Path) -> Path:
     """Write a verified bundle's entries into `target` (a new folder); `verify` has run before."""
-    from hauslm.share.verify import verify
-
     verify(path)
     target.mkdir(parents=True, exist_ok=False)
     with archive.open_checked(path) as opened:

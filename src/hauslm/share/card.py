@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from hauslm.base.words import say
 from hauslm.records import Corpus, Evaluation, Run
 from hauslm.share.licence import Duties
+
+MARK = "<!-- {code} -->"  # where a language begins; `verify` looks for both
+LANGUAGES = ("en", "de")
 
 
 def card(name: str, run: Run, corpus: Corpus, evaluation: Evaluation | None, duties: Duties) -> str:
@@ -12,20 +17,56 @@ def card(name: str, run: Run, corpus: Corpus, evaluation: Evaluation | None, dut
     languages = sorted(set(corpus.documents.by_language) & {"en", "de"}) or ["en"]
     head = [
         "---",
-        f"base_model: {run.base.get('id', '')}",
+        f"base_model: {json.dumps(run.base.get('id', ''))}",
         "library_name: peft",
         "tags: [lora, hauslm]",
         f"language: [{', '.join(languages)}]",
-        f"license: {duties.licence.lower() or 'other'}",
+        *_licence_lines(duties),
         "---",
         "",
-        f"# {name}",
+        f"# {json.dumps(name, ensure_ascii=False)[1:-1]}",
+        *(["", f"**{duties.shown}**"] if duties.shown else []),
     ]
     return (
         "\n".join(head)
         + "\n"
-        + "\n".join(_part(code, run, corpus, evaluation, duties) for code in ("en", "de"))
+        + "\n".join(_part(code, run, corpus, evaluation, duties) for code in LANGUAGES)
+        + "\n"
     )
+
+
+# The Hub's own words for licences (hf.co/docs/hub/repositories-licenses); others are "other" by name.
+_HUB = {
+    "Apache-2.0": "apache-2.0",
+    "MIT": "mit",
+    "Llama 3 Community License": "llama3",
+    "Llama 3.1 Community License": "llama3.1",
+    "Llama 3.2 Community License": "llama3.2",
+    "Llama 3.3 Community License": "llama3.3",
+    "Gemma Terms of Use": "gemma",
+}
+
+
+def _licence_lines(duties: Duties) -> list[str]:
+    known = _HUB.get(duties.licence)
+    if known:
+        return [f"license: {known}"]
+    return ["license: other", f"license_name: {json.dumps(duties.licence or 'unknown')}"]
+
+
+def _memorisation(code: str, evaluation: Evaluation) -> list[str]:
+    """What was measured of training text in the weights; said also where nothing was measured."""
+    found = evaluation.memorisation
+    if "exact_adapter" not in found:
+        return [say("Memorisation of training text was not measured.").text(code), ""]
+    return [
+        say(
+            "Memorisation: of {spans:,} training passages the adapter continued {adapter:.2%} word for word, the base model {base:.2%}; allowed above the base: {limit:.2%}.",
+            spans=found.get("spans", 0), adapter=found["exact_adapter"],
+            base=found.get("exact_base", 0.0), limit=found.get("limit", 0.0),
+        ).text(code),
+        "",
+    ]  # fmt: skip
 
 
 def _part(
@@ -34,6 +75,7 @@ def _part(
     config = run.adapter.config
     lines = [
         "",
+        MARK.format(code=code),
         say("## In English" if code == "en" else "## In German").text(code),
         "",
         say(
@@ -65,6 +107,7 @@ def _part(
                 + " |"
             )
         lines.append("")
+        lines += _memorisation(code, evaluation)
     else:
         lines += [say("This adapter was not evaluated.").text(code), ""]
     lines.append(say("Duties of the base model's licence:").text(code))

@@ -29,7 +29,7 @@ def problem(
     stream: IO[bytes], size: int, config: Mapping[str, Any], base: Mapping[str, Any] | None
 ) -> Sentence | None:
     """What is wrong with the tensors; None if nothing is. `base` is the base model's config.json."""
-    header = _header(stream, size)
+    header = read_header(stream, size)
     if isinstance(header, Sentence):
         return header
     tensors = {n: t for n, t in header.items() if n != "__metadata__"}
@@ -44,7 +44,8 @@ def problem(
     return _finite(stream, tensors)
 
 
-def _header(stream: IO[bytes], size: int) -> dict[str, Any] | Sentence:
+def read_header(stream: IO[bytes], size: int) -> dict[str, Any] | Sentence:
+    """The header of a safetensors file, `at` (where its numbers begin) added; or what is wrong."""
     broken = say("The weights file is not a sound safetensors file.")
     first = stream.read(8)
     if len(first) < 8:

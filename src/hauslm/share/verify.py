@@ -1,4 +1,4 @@
-"""May this bundle or adapter folder be loaded? Size, structure, hashes, schema, tensors, base, licence.
+"""May this bundle or adapter folder be loaded? Structure, signature, hashes, schema, tensors, base, licence.
 
 The order is from cheap to dear, and nothing is loaded before all of it passed. Each refusal says which
 check failed. A plain PEFT folder has no manifest: it is checked for safety, and the answer says that
@@ -7,36 +7,54 @@ its origin is not proven.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from hauslm.base.errors import DataError, RefusedError
 from hauslm.base.words import Sentence, say
 from hauslm.lm.checks import adapter_config_problem
-from hauslm.share import archive, tensors
+from hauslm.share import archive, contents, sign, tensors
+from hauslm.share.source import FolderSource, Source, opened, read, sha256
+from hauslm.share.trust import Signature, judge
 
-FORMAT = "hauslm-bundle/1"
+FORMAT = "hauslm-bundle/2"
+MANIFEST = "manifest.json"
+FOREIGN_SIGNATURE = "model.sig"  # the name that model-signing itself proposes
 _MANIFEST_KEYS = {
     "format": str, "name": str, "base": dict, "template_sha256": str, "data_fingerprint": str,
-    "rights": dict, "licence": dict, "evaluated": bool, "memorisation_passed": bool, "files": dict,
+    "rights": dict, "licence": dict, "evaluated": bool, "memorisation_passed": bool,
+    "reports": list, "files": dict,
 }  # fmt: skip
 _PICKLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py", ".so")
 
 
-def verify(path: Path, *, base: Path | None = None) -> dict[str, Any]:
-    """The checks that passed, in order, and the manifest. RefusedError H702-H719 with the reason.
+def verify(
+    path: Path,
+    *,
+    base: Path | None = None,
+    keyring: Path | None = None,
+    key: Path | None = None,
+    remember: bool = False,
+) -> dict[str, Any]:
+    """The checks that passed, in order, the manifest and the signature. RefusedError with the reason.
 
     `base` is the base model's folder; without it, shapes are checked against the adapter's own
-    configuration only, and the answer says so.
+    configuration only, and the answer says so. `keyring`: only keys in this file are trusted, and an
+    unsigned bundle is refused. `key`: a public key for a signature that does not bring its own.
+    `remember`: keep in mind who signed a bundle of this name (trust on first use).
     """
     config = _base_config(base) if base is not None else None
-    result = _folder(path, config) if path.is_dir() else _bundle(path, config)
+    with opened(path) as source:
+        if _is_sealed(source):
+            result = _sealed(source, config, base, keyring, key, remember)
+        else:
+            result = _plain_folder(source, config, keyring, key)
+    result["kind"] = "folder" if path.is_dir() else "bundle"
     if base is None:
-        result["checks"].append(say("widths and layers: not compared, no base model given").text())
+        result["checks"].append(
+            say("widths, layers and hash of the base: not compared, no base model given").text()
+        )
     result["path"] = str(path)
     return result
 
@@ -61,152 +79,190 @@ def _json_object(raw: bytes, name: str, where: Path) -> dict[str, Any]:
     return value
 
 
-def _bundle(path: Path, base: dict[str, Any] | None) -> dict[str, Any]:
-    checks: list[str] = []
-    with archive.open_checked(path) as opened:
-        checks.append(
-            say(
-                "structure: {count} stored entries, nothing hidden", count=len(opened.infolist())
-            ).text()
-        )
-        manifest = _manifest(opened, path)
-        checks.append(say("manifest: complete").text())
-        _hashes(opened, manifest, path)
-        checks.append(say("hashes: every entry is as it was packed, none is unlisted").text())
-        config = _json_object(
-            _read(opened, "adapter_config.json", path), "adapter_config.json", path
-        )
-        _refuse("H712", adapter_config_problem(config), path)
-        checks.append(say("configuration: plain LoRA, rank {rank}", rank=config.get("r")).text())
-        if archive.TENSORS not in opened.namelist():
-            raise archive.refused("H705", say("{file} is missing.", file=archive.TENSORS), path)
-        info = opened.getinfo(archive.TENSORS)
-        with opened.open(info) as stream:
-            _refuse("H713", tensors.problem(_seekable(stream), info.file_size, config, base), path)
-        checks.append(say("tensors: complete, right shapes, all finite").text())
-        _licence(manifest, path)
-        checks.append(
-            say(
-                "licence: {licence}, duties carried", licence=manifest["licence"].get("id") or "–"
-            ).text()
-        )
-        if manifest["evaluated"]:
-            checks.append(say("evaluation: included").text())
-        else:
-            checks.append(say("evaluation: none was made").text())
-        if not manifest["memorisation_passed"]:
-            checks.append(say("memorisation: not shown to be within the limit").text())
-        checks.append(say("signature: none, the origin is not proven").text())
-    return {"checks": checks, "manifest": manifest, "kind": "bundle"}
-
-
-def _seekable(stream: Any) -> Any:
-    """Stored entries can seek; a buffered reader keeps small reads cheap."""
-    return io.BufferedReader(stream)
-
-
 def _refuse(code: str, problem: Sentence | None, path: Path) -> None:
     if problem is not None:
         raise archive.refused(code, problem, path)
 
 
-def _read(opened: zipfile.ZipFile, name: str, path: Path) -> bytes:
-    try:
-        return opened.read(name)
-    except KeyError as error:
-        raise archive.refused("H705", say("{file} is missing.", file=name), path) from error
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
-        raise archive.refused("H706", say("{file} is damaged.", file=name), path) from error
+def _is_sealed(source: Source) -> bool:
+    """A bundle, or the folder that one was unpacked to: every file in it is accounted for."""
+    return (
+        not isinstance(source, FolderSource)
+        or sign.SIGNATURE in source.names()
+        or (MANIFEST in source.names() and FORMAT.encode() in read(source, MANIFEST)[:65536])
+    )
 
 
-def _manifest(opened: zipfile.ZipFile, path: Path) -> dict[str, Any]:
-    manifest = _json_object(_read(opened, "manifest.json", path), "manifest.json", path)
+# ---------------------------------------------------------------- bundles
+
+
+def _sealed(
+    source: Source, config: dict[str, Any] | None, base: Path | None,
+    keyring: Path | None, key: Path | None, remember: bool,
+) -> dict[str, Any]:  # fmt: skip
+    path, checks = source.path, []
+    checks.append(
+        say("structure: {count} entries, nothing hidden", count=len(source.names())).text()
+    )
+    manifest = _manifest(source)
+    digests = {n: sha256(source, n) for n in source.names()}
+    signature = _signature(source, digests, sign.SIGNATURE, key)
+    judged = judge(manifest["name"], signature, path, keyring=keyring, remember=remember)
+    checks.append(judged.said.text())
+    _hashes(digests, manifest, path)
+    checks.append(say("manifest: complete").text())
+    checks.append(say("hashes: every entry is as it was packed, none is unlisted").text())
+    checks += _adapter(source, config)
+    if base is not None:
+        checks.append(_same_base(manifest, base, path).text())
+    checks += contents.check(source, manifest, digests)
+    return {"checks": checks, "manifest": manifest, "signature": judged.record()}
+
+
+def _adapter(source: Source, base: dict[str, Any] | None) -> list[str]:
+    """The configuration and the tensors, against each other and the base. H705, H712, H713."""
+    name = "adapter_config.json"
+    config = _json_object(read(source, name), name, source.path)
+    _refuse("H712", adapter_config_problem(config), source.path)
+    if archive.TENSORS not in source.names():
+        raise archive.refused("H705", say("{file} is missing.", file=archive.TENSORS), source.path)
+    with source.stream(archive.TENSORS) as stream:
+        problem = tensors.problem(stream, source.size(archive.TENSORS), config, base)
+    _refuse("H713", problem, source.path)
+    return [
+        say("configuration: plain LoRA, rank {rank}", rank=config.get("r")).text(),
+        say("tensors: complete, right shapes, all finite").text(),
+    ]
+
+
+def _manifest(source: Source) -> dict[str, Any]:
+    manifest = _json_object(read(source, MANIFEST), MANIFEST, source.path)
     sound = set(manifest) == set(_MANIFEST_KEYS) and all(
         isinstance(manifest[k], kind) for k, kind in _MANIFEST_KEYS.items()
     )
     if not sound or manifest["format"] != FORMAT:
         raise archive.refused(
-            "H708", say("The manifest does not have the form {form}.", form=FORMAT), path
+            "H708", say("The manifest does not have the form {form}.", form=FORMAT), source.path
         )
     return manifest
 
 
-def _hashes(opened: zipfile.ZipFile, manifest: dict[str, Any], path: Path) -> None:
+def _hashes(digests: dict[str, str], manifest: dict[str, Any], path: Path) -> None:
     listed = manifest["files"]
-    present = {i.filename for i in opened.infolist()} - {"manifest.json"}
+    present = set(digests) - {MANIFEST, sign.SIGNATURE}
     for name in sorted(present - set(listed)):
         raise archive.refused(
-            "H709", say("The entry '{name}' is not in the manifest.", name=name), path
+            "H709", say("The entry '{name}' is not in the manifest.", name=name[:80]), path
         )
     for name, expected in sorted(listed.items()):
         if name not in present:
             raise archive.refused("H705", say("{file} is missing.", file=str(name)[:80]), path)
-        digest = hashlib.sha256()
-        try:
-            with opened.open(name) as stream:
-                while chunk := stream.read(1 << 20):
-                    digest.update(chunk)
-        except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
-            raise archive.refused("H706", say("{file} is damaged.", file=name), path) from error
-        if digest.hexdigest() != expected:
+        if digests[name] != expected:
             raise archive.refused(
                 "H706", say("{file} does not have the hash of the manifest.", file=name), path
             )
 
 
-def _licence(manifest: dict[str, Any], path: Path) -> None:
-    licence = manifest["licence"]
-    for name in licence.get("files", []):
-        if name not in manifest["files"]:
-            raise archive.refused(
-                "H714", say("The licence file {file} is missing.", file=str(name)[:80]), path
-            )
-    prefix = str(licence.get("name_prefix", ""))
-    name = manifest["name"].replace("-", " ").replace("_", " ").lower()
-    if prefix and not name.startswith(prefix.lower()):
+def _same_base(manifest: dict[str, Any], base: Path, path: Path) -> Sentence:
+    from hauslm.catalog.local import weights_sha256
+
+    if not any(base.glob("*.safetensors")):
+        return say("base: widths and layers fit; no weights there, so their hash was not compared")
+    wanted = manifest["base"].get("sha256", "")
+    found = weights_sha256(base)
+    if wanted != found:
         raise archive.refused(
-            "H714",
+            "H717",
             say(
-                "The base model's licence asks for a name that begins with '{prefix}'.",
-                prefix=prefix,
+                "The adapter was trained on other base weights (expected {old}, found {new}).",
+                old=str(wanted)[:12] or "–",
+                new=found[:12],
             ),
             path,
         )
+    return say("base: the weights that the adapter was trained on")
 
 
-def _folder(path: Path, base: dict[str, Any] | None) -> dict[str, Any]:
-    """A plain PEFT folder, made by hauslm or elsewhere."""
-    for file in sorted(path.iterdir()):
-        if file.is_symlink() and not file.resolve().is_relative_to(path.resolve()):
-            raise archive.refused(
-                "H715", say("{file} points outside the folder.", file=file.name), path
-            )
-        if file.suffix in _PICKLE:
-            raise archive.refused(
-                "H716", say("{file} could run code when loaded.", file=file.name), path
-            )
-    raw = path / "adapter_config.json"
-    weights = path / archive.TENSORS
-    for file in (raw, weights):
-        if not file.is_file():
-            raise archive.refused("H705", say("{file} is missing.", file=file.name), path)
-    if raw.stat().st_size > archive.MAX_TEXT_BYTES:
-        raise archive.refused(
-            "H703", say("The entry '{name}' is larger than 16 MiB.", name=raw.name), path
+# ---------------------------------------------------------------- signatures
+
+
+def _signature(
+    source: Source, digests: dict[str, str], name: str, key: Path | None
+) -> Signature | None:
+    """Who signed exactly these files; None if nobody did. H748 if a signature does not hold."""
+    if name not in digests:
+        return None
+    try:
+        raw = read(source, name)
+        pem = key.read_bytes() if key is not None else _public_key(source, sign.hint_of(raw))
+        public = sign.public_key(pem)
+        signed = sign.verify(raw, public)
+    except sign.SignatureProblem as error:
+        raise archive.refused("H748", error.what, source.path) from error
+    except OSError as error:
+        raise DataError(
+            "H745", say("This is not a public key in PEM form."), where=str(key),
+            next_step=say("Give the .pub file of the signer."),
+        ) from error  # fmt: skip
+    present = {n: d for n, d in digests.items() if n != name}
+    for file in sorted(set(present) ^ set(signed)):
+        what = (
+            say("'{file}' is not covered by the signature.", file=file[:80])
+            if file in present
+            else say("'{file}' was signed and is missing.", file=file[:80])
         )
-    config = _json_object(raw.read_bytes(), raw.name, path)
-    _refuse("H712", adapter_config_problem(config), path)
-    with weights.open("rb") as stream:
-        _refuse("H713", tensors.problem(stream, weights.stat().st_size, config, base), path)
-    return {
-        "checks": [
-            say("configuration: plain LoRA, rank {rank}", rank=config.get("r")).text(),
-            say("tensors: complete, right shapes, all finite").text(),
-            say("manifest: none, hashes and origin are not proven").text(),
-        ],
-        "manifest": None,
-        "kind": "folder",
-    }
+        raise archive.refused("H748", what, source.path)
+    for file, digest in sorted(signed.items()):
+        if present[file] != digest:
+            raise archive.refused(
+                "H748", say("'{file}' was changed after signing.", file=file), source.path
+            )
+    return Signature(sign.fingerprint(public), pem)
+
+
+def _public_key(source: Source, hint: str) -> bytes:
+    """The signer's public key: from the bundle, or one that we know by its fingerprint."""
+    from hauslm.share import keys
+
+    if sign.PUBLIC_KEY in source.names():
+        return read(source, sign.PUBLIC_KEY)
+    for known in keys.keyring():
+        if known.fingerprint == hint:
+            return known.pem.encode()
+    raise sign.SignatureProblem(
+        say(
+            "The signature is by a key that is not here ({fingerprint}); give it with --key.",
+            fingerprint=hint[:16],
+        )
+    )
+
+
+# ---------------------------------------------------------------- plain PEFT folders
+
+
+def _plain_folder(
+    source: Source, base: dict[str, Any] | None, keyring: Path | None, key: Path | None
+) -> dict[str, Any]:
+    """A plain PEFT folder, made by hauslm or elsewhere; signed with model-signing, perhaps."""
+    for name in source.names():
+        if "/" not in name and Path(name).suffix in _PICKLE:
+            raise archive.refused(
+                "H716", say("{file} could run code when loaded.", file=name), source.path
+            )
+    for name in ("adapter_config.json", archive.TENSORS):
+        if name not in source.names():
+            raise archive.refused("H705", say("{file} is missing.", file=name), source.path)
+    signature = None
+    if FOREIGN_SIGNATURE in source.names():
+        digests = {n: sha256(source, n) for n in source.names()}
+        signature = _signature(source, digests, FOREIGN_SIGNATURE, key)
+    judged = judge(source.path.resolve().name, signature, source.path, keyring=keyring)
+    checks = _adapter(source, base)
+    if signature is None:
+        checks.append(say("manifest: none, hashes and origin are not proven").text())
+    else:
+        checks.append(judged.said.text())
+    return {"checks": checks, "manifest": None, "signature": judged.record()}
 
 
 __all__ = ["RefusedError", "verify"]
