@@ -391,7 +391,9 @@ and the k-bit preparation of that time kept about four more bytes per logit."""
 
 AGREEMENT = """The closed formula beside the trace of the real model (transformers and PEFT as installed), one
 sequence of 2,048 tokens unless said otherwise, 19 kinds of training with and without checkpointing
-(`benchmarks/planner/agreement.py`)."""
+(`benchmarks/planner/agreement.py`). Where it is furthest off it is low: full fine-tuning in fp32 under autocast
+with tied embeddings and a large vocabulary, whose gradient the end of the backward pass holds more than once.
+Use the trace there."""
 
 OTHERS = """Every row was put to the others too, by their published methods (`benchmarks/planner/others.py`).
 accelerate answers per model, whatever method, length and batch ("Training using Adam", its own functions).

@@ -11,9 +11,21 @@ from pathlib import Path
 
 import pytest
 
-WORDS = (
-    ["Die", "Probe", "wurde", "bei", "Raumtemperatur", "gemessen", "und", "das", "Ergebnis", "mit", "dem", "Modell", "verglichen"]
-)
+WORDS = [
+    "Die",
+    "Probe",
+    "wurde",
+    "bei",
+    "Raumtemperatur",
+    "gemessen",
+    "und",
+    "das",
+    "Ergebnis",
+    "mit",
+    "dem",
+    "Modell",
+    "verglichen",
+]
 
 
 @pytest.mark.slow

@@ -135,13 +135,13 @@ def test_inference_counts_the_cache():
         ({"model": "mistral-7b-v0.3", "method": "inference", "evidence": "trace"}, "H157"),
         ({"model": "mistral-7b-v0.3", "loss": "chunked"}, "H158"),
         ({"model": "mistral-7b-v0.3", "variant": "pisa"}, "H158"),
-        ({"model": "mistral-7b-v0.3", "variant": "pissa"}, "H152"),
-        ({"model": "mistral-7b-v0.3", "method": "lora", "variant": "loftq"}, "H152"),
-        ({"model": "mistral-7b-v0.3", "variant": "dora", "quantisation": "int8"}, "H152"),
-        ({"model": "mistral-7b-v0.3", "quantisation": "mxfp4"}, "H152"),
+        ({"model": "mistral-7b-v0.3", "variant": "pissa"}, "H174"),
+        ({"model": "mistral-7b-v0.3", "method": "lora", "variant": "loftq"}, "H174"),
+        ({"model": "mistral-7b-v0.3", "variant": "dora", "quantisation": "int8"}, "H174"),
+        ({"model": "mistral-7b-v0.3", "quantisation": "mxfp4"}, "H174"),
         ({"model": "mistral-7b-v0.3", "sharding": "fsdp"}, "H152"),
-        ({"model": "mistral-7b-v0.3", "kv_cache": "8bit"}, "H152"),
-        ({"model": "mistral-7b-v0.3", "method": "inference", "quantisation": "mxfp4"}, "H152"),
+        ({"model": "mistral-7b-v0.3", "kv_cache": "8bit"}, "H174"),
+        ({"model": "mistral-7b-v0.3", "method": "inference", "quantisation": "mxfp4"}, "H174"),
         ({"model": "qwen3-30b-a3b", "dropout": 0.1}, "H152"),
         ({"model": "qwen3-30b-a3b", "targets": "mlp"}, "H151"),
         ({"model": "qwen3-30b-a3b", "targets": "q_proj,up_proj"}, "H151"),
@@ -208,7 +208,7 @@ def test_tables_say_what_they_leave_out():
     assert tight["gemma-3-27b"] and not tight["llama-3.1-70b"]
     with pytest.raises(UsageError) as caught:
         table("gpus", gpu=None, model=None, seq_len=4096)
-    assert caught.value.code == "H103" and "--model" in str(caught.value)
+    assert caught.value.code == "H173" and "--model" in str(caught.value)
 
 
 def test_which_card_a_model_needs():

@@ -80,7 +80,7 @@ def plan_free(
         return _serving(base, machine, length, micro_batch_size, quantisation, kv_cache, gpus)
     if kv_cache is not None:
         raise UsageError(
-            "H152",
+            "H174",
             say("Training keeps no KV cache."),
             where="--kv-cache",
             next_step=say("Leave it out, or plan inference."),
@@ -309,7 +309,7 @@ def _served_format(base: Subject, quantisation: str | None) -> Chosen:
         stored = FORMATS[one_of(quantisation, FORMATS, "--quantisation")]
         if stored == "mxfp4" and base.architecture.family != "gpt_oss":
             raise UsageError(
-                "H152",
+                "H174",
                 say("mxfp4 is the format of gpt-oss's experts; this model has none in it."),
                 where="--quantisation",
                 next_step=say("Choose nf4, int8, fp8 or none."),

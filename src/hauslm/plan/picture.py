@@ -42,5 +42,5 @@ def stacked_bar(plan: Plan, memory_gib: float, width: int = 60, language: str | 
         size = getattr(plan.memory.parts, name)
         if size.value >= BELOW_SHOWN_GIB:
             amount = say("{size:.2f} GiB", size=size.value).text(language)
-            lines.append(f"  {mark} {translate(title, language):<24}{amount:>12}")
+            lines.append(f"  {mark} {translate(title, language):<28}{amount:>12}")
     return "\n".join(lines)

@@ -90,7 +90,7 @@ class Question:
     sharding: Sharding | None = None
 
     def setup(self, architecture: Architecture, device: Literal["cuda", "cpu"]) -> TrainingSetup:
-        """The training setup meant. Raises UsageError H152 for what cannot exist, H158 for unknown words."""
+        """The training setup meant. Raises UsageError H152 or H174 for what cannot exist, H158 for unknown words."""
         full = self.method == "full"
         variant = self.variant or "lora"
         one_of(variant, VARIANTS, "--variant")
@@ -160,11 +160,11 @@ def one_of(word: str, known: Sequence[str] | Mapping[str, object], option: str) 
 
 
 def _require_base(variant: str, stored: Quantisation) -> None:
-    """H152 where a variant cannot start from the base's format (PiSSA moves a part of the base itself)."""
+    """H174 where a variant cannot start from the base's format (PiSSA moves a part of the base itself)."""
     plain = "nf4" if stored.startswith("nf4") else stored
     if plain not in VARIANTS[variant]:
         raise UsageError(
-            "H152",
+            "H174",
             say(
                 "The variant {variant} cannot start from a base in {format}.",
                 variant=variant, format=plain,

@@ -134,13 +134,13 @@ def answer(
 ) -> dict[str, Any]:
     """`plan --table models|gpus` as headers, rows and notices for a reader and `fits` for a program.
 
-    Raises UsageError H103 if the card (for models) or the model (for gpus) is not named.
+    Raises UsageError H173 if the card (for models) or the model (for gpus) is not named.
     """
     notices: list[Sentence] = []
     if kind == "models":
         if gpu is None:
             raise UsageError(
-                "H103",
+                "H173",
                 say("Which models fit: name the card with --gpu."),
                 next_step=say("hauslm catalog gpus lists them."),
             )
@@ -155,7 +155,7 @@ def answer(
     else:
         if model is None:
             raise UsageError(
-                "H103",
+                "H173",
                 say("Which cards fit: name the model with --model."),
                 next_step=say("hauslm catalog models lists the ids."),
             )
