@@ -150,7 +150,8 @@ class Trap:
 
     def _drain(self) -> tuple[int, list[str]]:
         """(packets of the kernel's own housekeeping, the targets of all others) that have arrived."""
-        own, targets = 0, []
+        own = 0
+        targets: list[str] = []
         while True:
             try:
                 data, (_, protocol, direction, *_rest) = self._ear.recvfrom(256)

@@ -15,7 +15,13 @@ from typing import Any
 from lxml import etree
 
 from hauslm.base.words import say
-from hauslm.data.document import Limits, UnreadableError, one_line
+from hauslm.data.document import (
+    Limits,
+    TextBuilder,
+    UnreadableError,
+    hidden_characters,
+    one_line,
+)
 
 Element = Any  # lxml has no complete types
 
@@ -111,6 +117,14 @@ def first(element: Element | None, *path: str) -> Element | None:
 def plain(element: Element | None) -> str:
     """All text below an element on one line; '' for None."""
     return "" if element is None else one_line("".join(element.itertext()))
+
+
+def count_invisible(element: Element, builder: TextBuilder) -> None:
+    """Zero-width and tag characters anywhere below `element`: `plain` has dropped them by now."""
+    count = hidden_characters("".join(element.itertext()))
+    builder.left_out["invisible characters"] = count
+    if not count:
+        del builder.left_out["invisible characters"]
 
 
 def mathml(element: Element) -> str:
