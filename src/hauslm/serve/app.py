@@ -1,4 +1,4 @@
-"""`hauslm serve`: the base model and the adapters behind the OpenAI API, on this machine only.
+"""`hauslm serve`: the base model and the adapters behind the OpenAI API, by default on this machine only.
 
     create_app(model, token=...)     the application, for tests and other servers
     serve(scenario, folder, run=...) loads, checks, listens; returns when it is stopped
@@ -53,18 +53,25 @@ def serve(
     *,
     run: Run | None,
     port: int | None = None,
+    host: str | None = None,
+    allow_network: bool = False,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Serve the project's base model, and its adapter if there is one, until Ctrl-C or SIGTERM.
 
-    Listens on `serving.host` (loopback only: H850 otherwise) and `port` or `serving.port` (H851 if
-    taken). Says through `progress` where it listens and where the token lies; prints nothing.
+    Listens on `host` or `serving.host` (another address than this machine's needs `allow_network` and
+    TLS: H112, H113, H413) and `port` or `serving.port` (H851 if taken). Says through `progress` where it listens and where the token lies; prints nothing.
     Raises what loading raises, and H853-H856 if base, adapter or tokenizer are not those of the
     training or do not work as they should.
     """
     from hauslm.serve.start import start
 
-    start(scenario, folder, run=run, port=port, progress=progress)
+    start(
+        scenario, folder, run=run, port=port, host=host, allow_network=allow_network,
+        tls_cert=tls_cert, tls_key=tls_key, progress=progress,
+    )  # fmt: skip
 
 
 def create_app(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from starlette.responses import Response
 from hauslm import flow
 from hauslm.base import words
 from hauslm.base.errors import HauslmError, MissingError
+from hauslm.base.listen import LOCAL_NAMES, is_loopback, place
 from hauslm.base.progress import Progress
 from hauslm.base.words import say, speaking, translate
 from hauslm.web.guard import COOKIE, Guard, new_token
@@ -28,10 +29,11 @@ from hauslm.web.jobs import Jobs
 
 HERE = Path(__file__).parent
 LANGUAGE_COOKIE = "hauslm_language"
+GRACE_S = 5  # an open browser must not hold up Ctrl-C
 
 
-def create_app(folder: Path, *, token: str, port: int) -> Any:
-    """The ASGI application for the project in `folder`."""
+def create_app(folder: Path, *, token: str, port: int, names: Iterable[str] = LOCAL_NAMES) -> Any:
+    """The ASGI application for the project in `folder`; `names`: hosts it may be called by."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     pages = Environment(
@@ -143,7 +145,7 @@ def create_app(folder: Path, *, token: str, port: int) -> Any:
             answer.set_cookie(LANGUAGE_COOKIE, code, samesite="strict")
         return answer
 
-    return Guard(app, token, port)
+    return Guard(app, token, port, names)
 
 
 async def _follow(request: Request, jobs: Jobs) -> AsyncIterator[str]:
@@ -164,31 +166,45 @@ async def _follow(request: Request, jobs: Jobs) -> AsyncIterator[str]:
         await asyncio.sleep(0.4)
 
 
-def run(folder: Path, *, port: int, progress: Progress) -> None:
-    """Serve the pages on 127.0.0.1 until interrupted. H540 if the port is taken."""
+def run(
+    folder: Path,
+    *,
+    port: int,
+    host: str = "127.0.0.1",
+    allow_network: bool = False,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    progress: Progress,
+) -> None:
+    """Serve the pages until interrupted. H540 if the port is taken; H112, H113, H413 as in
+    `base.listen.place`, which tells what another address than this machine's needs."""
     import socket
 
     import uvicorn
 
+    at = place(host, allow_network=allow_network, tls_cert=tls_cert, tls_key=tls_key)
     flow.Project.load(folder)  # a missing or faulty project file is told before anything listens
     token = new_token()
+    family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
     try:
-        listener = socket.create_server(("127.0.0.1", port))
+        listener = socket.create_server((at.host, port), family=family)
     except OSError as error:
         raise MissingError(
             "H540",
             say("Port {port} is taken.", port=port),
             next_step=say("Choose another one with --port."),
         ) from error
+    url = f"{at.url(port)}/?token={token}"
     progress.say(
-        say(
-            "Open {url} (this machine only); Ctrl-C ends it.",
-            url=f"http://127.0.0.1:{port}/?token={token}",
-        )
+        say("Open {url} (this machine only); Ctrl-C ends it.", url=url)
+        if is_loopback(at.host)
+        else say("Open {url} (encrypted, reachable from the network); Ctrl-C ends it.", url=url)
     )
     config = uvicorn.Config(
-        create_app(folder.resolve(), token=token, port=port), log_level="warning", access_log=False,
-        server_header=False,
+        create_app(folder.resolve(), token=token, port=port, names=at.names),
+        log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
+        timeout_graceful_shutdown=GRACE_S,
+        ssl_certfile=at.tls.cert if at.tls else None, ssl_keyfile=at.tls.key if at.tls else None,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener])
 
