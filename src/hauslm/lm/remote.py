@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import random
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -158,7 +159,14 @@ class RemoteModel:
                 choice["finish_reason"], "error"
             )
             logprobs = _logprobs(choice)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (
+            KeyError,
+            IndexError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            OverflowError,
+        ) as error:
             raise self._malformed() from error
         if not isinstance(text, str):
             raise self._malformed()
@@ -189,7 +197,7 @@ class RemoteModel:
             if status == 200:
                 try:
                     return json.loads(raw)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise self._malformed() from error
             last = self._refusal(status, raw)
             if status not in _RETRIED:
@@ -272,7 +280,7 @@ def _reason(raw: bytes, key: str) -> str:
     try:
         error = json.loads(raw)["error"]
         text = str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = raw[:200].decode("utf-8", "replace")
     if key:
         text = text.replace(key, "***")
@@ -281,7 +289,7 @@ def _reason(raw: bytes, key: str) -> str:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = next((v for k, v in headers.items() if k.lower() == "retry-after"), "")
-    return min(float(value), 60.0) if value.isdigit() else None
+    return min(float(value), 60.0) if re.fullmatch(r"[0-9]{1,9}", value) else None
 
 
 def _backoff(attempt: int) -> float:
