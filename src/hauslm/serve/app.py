@@ -35,6 +35,7 @@ from hauslm.lm.interface import Request as ModelRequest
 from hauslm.records import Run
 from hauslm.scenario import Scenario
 from hauslm.serve import answering, selfcheck, wire
+from hauslm.serve.documented import responses_of
 from hauslm.serve.engine import Closing, Engine
 from hauslm.serve.guard import LOOPBACK_NAMES, Guard, read_body
 from hauslm.serve.metrics import CONTENT_TYPE, server_metrics
@@ -150,7 +151,7 @@ def _add_routes(app: FastAPI, room: _Room) -> None:
             path,
             endpoint,
             methods=[method],
-            responses=_RESPONSES,
+            responses=responses_of(path),
             openapi_extra=documented,
             response_model=None,
         )
@@ -164,30 +165,6 @@ def _add_routes(app: FastAPI, room: _Room) -> None:
     add("/v1/embeddings", room.embeddings, "POST", {"type": "object"})
     add("/v1/load_lora_adapter", room.load_adapter, "POST", _adapter_schema("lora_path"))
     add("/v1/unload_lora_adapter", room.unload_adapter, "POST", _adapter_schema())
-
-
-_ERROR_SCHEMA = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "Refused, in OpenAI's error shape.",
-        "content": {"application/json": {"schema": _ERROR_SCHEMA}},
-    }
-}
 
 
 def _json_body(schema: Mapping[str, Any]) -> dict[str, Any]:
