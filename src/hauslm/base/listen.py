@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import ssl
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +118,8 @@ def _tls(cert: Path | None, key: Path | None) -> Tls | None:
         if not path.is_file():
             raise _no_pair(say("there is no file {path}", path=str(path)), str(path))
     refuse_open_secret(key)
+
+    import ssl
 
     def ask() -> str:
         raise ValueError("encrypted")  # never a prompt: a server starts without a person

@@ -1,15 +1,14 @@
 """A model behind an OpenAI-compatible endpoint: another machine, reached only with a `Permit`.
 
 Plain HTTP(S) from the standard library, no redirects, no proxies; the network door is open for the
-one permitted host and only while requests run. The key is read from the environment when it is used
-and never stored, logged or shown. What such an endpoint cannot do is refused, not imitated.
+one permitted host and only while requests run. The key is looked for when it is used
+(`base/secret.py`: environment, 0600 file, keyring) and never stored, logged or shown. What such an endpoint cannot do is refused, not imitated.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 import random
 import re
 import ssl
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from hauslm.base import egress
+from hauslm.base import egress, secret
 from hauslm.base.errors import DataError, HauslmError, MissingError, RefusedError, UsageError
 from hauslm.base.words import say
 from hauslm.lm.interface import (
@@ -217,7 +216,7 @@ class RemoteModel:
         else:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        key = os.environ.get(self._key_variable, "")
+        key = secret.find(self._key_variable)
         if key:
             headers["Authorization"] = f"Bearer {key}"
         try:
@@ -238,7 +237,7 @@ class RemoteModel:
         )
 
     def _refusal(self, status: int, raw: bytes) -> HauslmError:
-        reason = _reason(raw, os.environ.get(self._key_variable, ""))
+        reason = _reason(raw, secret.find(self._key_variable))
         what = say(
             "{host} refused the request (HTTP {status}: {reason}).",
             host=self._host,
@@ -284,6 +283,7 @@ def _reason(raw: bytes, key: str) -> str:
         text = raw[:200].decode("utf-8", "replace")
     if key:
         text = text.replace(key, "***")
+    text = secret.redact(text)
     return " ".join(text.split())[:200]
 
 
