@@ -52,6 +52,17 @@ def test_the_campaign_sees_an_untyped_error() -> None:
         Target(broken, list).feed(b"x")
 
 
+def _misnamed() -> bytes:
+    """A zip whose directory promises a UTF-8 name and holds another."""
+    import io
+    import zipfile
+
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as made:
+        made.writestr("wörd/x", "x")
+    return out.getvalue().replace("wörd/x".encode(), b"w\xff\xfedd/x"[:7])
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -62,6 +73,10 @@ def test_the_campaign_sees_an_untyped_error() -> None:
         ("answer of an endpoint", b'{"choices": [{"message": {"content": "x"}, "finish_reason": "stop", "logprobs": "x"}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}'),
         ("answer of an endpoint", b"[" * 100_000),
         ("JSON schema of a task", b'{"type": "object", "\\ud800": 1}'),
+        ("XML (TEI)", b"\xff\xfe<TEI"),
+        ("XML (JATS)", b"\xff\xfe<article/>"),
+        ("DOCX", _misnamed()),
+        ("bundle (zip)", _misnamed()),
         ("project file (YAML)", b"l!--: [texts]\n"),
         ("project file (YAML)", b"a[b]: 1\n"),
     ],
@@ -151,7 +166,7 @@ def test_the_pdf_child_has_no_network_no_files_and_little_memory(tmp_path: Any) 
         "from hauslm.data.readers import _pdf_child as child\n"
         "def extract(path, pages):\n"
         "    found = []\n"
-        "    for attempt in (lambda: socket.socket(2, 1), lambda: open(path, 'wb').write(b'xx'), lambda: bytearray(2 << 30)):\n"
+        "    for attempt in (lambda: socket.socket(2, 1), lambda: open(path, 'wb', 0).write(b'xx'), lambda: bytearray(2 << 30)):\n"
         "        try: attempt(); found.append('done')\n"
         "        except (OSError, MemoryError) as error: found.append(type(error).__name__)\n"
         "    return {'found': found, 'cpu': resource.getrlimit(resource.RLIMIT_CPU)[0]}\n"

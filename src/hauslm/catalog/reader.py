@@ -223,6 +223,19 @@ def _loader() -> Any:
     return Loader
 
 
+def _has_aliases(data: Any) -> bool:
+    """An alias makes one list or mapping stand in two places; a few lines of them are a bomb."""
+    waiting, seen = [data], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (dict, list)):
+            if id(node) in seen:
+                return True
+            seen.add(id(node))
+            waiting += node.values() if isinstance(node, dict) else node
+    return False
+
+
 def parse(raw: bytes, file: str) -> Node:
     """The root of a fact file with its sources read. `file` is named in errors (H390-H396)."""
     import yaml
@@ -237,6 +250,8 @@ def parse(raw: bytes, file: str) -> Node:
         raise root.fail("H390", say("This is not valid YAML: {reason}.", reason=reason)) from error
     if not isinstance(data, dict):
         raise root.fail("H390", say("A fact file consists of 'key: value' lines."))
+    if _has_aliases(data):
+        raise root.fail("H390", say("Anchors and aliases are not allowed in a fact file."))
     table = data.pop("sources", None) or {}
     sources: dict[str, Source] = {}
     for name, node in Node(table, file, "sources", {}).mapping().items():

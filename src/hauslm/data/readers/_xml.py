@@ -46,7 +46,14 @@ def parse(raw: bytes, limits: Limits) -> Element:
     """The root element, or `UnreadableError` with the parser's line and reason."""
     wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
     if wide:
-        raw = raw.decode("utf-16").encode("utf-8")
+        try:
+            raw = raw.decode("utf-16").encode("utf-8")
+        except UnicodeError as error:
+            raise UnreadableError(
+                say(
+                    "The XML says that it is UTF-16, but is not ({reason}).", reason=str(error)[:80]
+                )
+            ) from error
         raw = re.sub(rb"^<\?xml[^>]*\?>", b"", raw)
     doctype = _DOCTYPE.search(raw[: 1 << 20])
     if (doctype and doctype.group(1)) or b"<!ENTITY" in raw:

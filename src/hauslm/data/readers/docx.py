@@ -8,6 +8,7 @@ that Word hides. White and tiny text stays in and is counted (`data.hidden`).
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -63,6 +64,9 @@ def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
         EOFError,
         NotImplementedError,
         RuntimeError,
+        ValueError,  # a name in the directory that is no UTF-8
+        OverflowError,
+        struct.error,
         OSError,
     ) as error:
         raise UnreadableError(
