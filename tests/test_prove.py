@@ -158,10 +158,7 @@ sys.exit(0 if status == 401 and code in (0, 75) else f"{status} {code}")  # 401:
 
 
 # Commands that are done in a second or two; the others run in the slow test.
-QUICK = (
-    "demo", "check", "init", "compare", "decide", "plan", "prepare", "verify", "report", "catalog",
-    "schema",
-)  # fmt: skip
+QUICK = ("demo", "check", "init", "plan", "prepare", "verify", "catalog", "schema")
 ARGUMENTS = {
     "demo": ["--until", "compare"], "catalog": ["models"], "export": ["script"],
     "report": ["--format", "pdf", "--format", "html"], "prove-privacy": ["--help"],
