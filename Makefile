@@ -12,13 +12,13 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_NVIDIA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
 STARTED := $(shell date +%s)
 
-.PHONY: help install demo test test-all test-faults lint lock wheel bench clean
+.PHONY: help install demo test test-all test-faults lint lock wheel sbom bench clean
 
 help:
 	@echo "make demo   the whole way on the embedded model (creates $(VENV) first)"
 	@echo "make test   all tests, on the CPU, without network"
 	@echo "make lint   ruff, mypy --strict, import-linter, translations"
-	@echo "make test-all | bench | lock | wheel | clean"
+	@echo "make test-all | bench | lock | wheel | sbom | clean"
 
 $(BIN)/python:
 	@echo "== creating $(VENV) with $(PYTHON)"
@@ -73,6 +73,10 @@ lock:
 
 wheel: install
 	$(BIN)/python -m build --no-isolation
+
+sbom: install
+	$(BIN)/python scripts/dependencies.py licences --check
+	$(BIN)/python scripts/dependencies.py sbom build/sbom.cdx.json
 
 clean:
 	rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache

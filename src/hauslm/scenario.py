@@ -624,7 +624,11 @@ def _where_else(name: str) -> str:
 
 
 def _mistake(error: Any, file: str, position: tuple[int, int]) -> UsageError:
-    location = tuple(p for p in error["loc"] if not (isinstance(p, str) and ("[" in p or "-" in p)))
+    # pydantic names the members of a union among the keys ("list[str]"); an unknown key comes last.
+    *above, last = error["loc"] or ("",)
+    own = (last,) if error["type"] == "extra_forbidden" else ()
+    above = above if own else [*above, last]
+    location = (*(p for p in above if not (isinstance(p, str) and ("[" in p or "-" in p))), *own)
     key = ".".join(str(p) for p in location)
     where = f"{file}:{position[0]}:{position[1]}"
     kind = error["type"]

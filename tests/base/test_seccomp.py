@@ -18,80 +18,56 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hauslm.base import seccomp, trap
+from hauslm.base import seccomp
+from tests.security import ways_out
 
 POSSIBLE = seccomp.unavailable() is None
 needs_seccomp = pytest.mark.skipif(not POSSIBLE, reason=f"seccomp: {seccomp.unavailable()}")
-
-V4, V6 = trap.TARGET, trap.TARGET6
-_C = (
-    "import ctypes, struct, socket, subprocess, sys; c = ctypes.CDLL(None, use_errno=True)\n"
-    f"a = struct.pack('=H', 2) + struct.pack('!H', 443) + socket.inet_aton('{V4}') + bytes(8)\n"
-)
-_TCP = f"import socket; socket.create_connection(('{V4}', 443), 0.2)"
-PATHS = {
-    "python tcp": _TCP,
-    "python ipv6": f"import socket; socket.create_connection(('{V6}', 443), 0.2)",
-    "python udp": f"import socket; socket.socket(2, 2).sendto(b'x', ('{V4}', 53))",
-    "python udp sendmsg": f"import socket; socket.socket(2, 2).sendmsg([b'x'], [], 0, ('{V4}', 53))",
-    "python fast open": "import socket; s = socket.socket(); s.setblocking(False)\n"
-    f"s.sendto(b'x', 0x20000000, ('{V4}', 443))",
-    "python dns": "import socket; socket.getaddrinfo('control.example', 443)",
-    "native tcp": _C + "c.connect(c.socket(2, 1 | 2048, 0), a, 16)",
-    "native udp": _C + "c.sendto(c.socket(2, 2, 0), b'x', 1, 0, a, 16)",
-    "native fast open": _C + "c.sendto(c.socket(2, 1 | 2048, 0), b'x', 1, 0x20000000, a, 16)",
-    "native fast open option": _C + "f = c.socket(2, 1 | 2048, 0); o = struct.pack('=i', 1)\n"
-    "c.setsockopt(f, 6, 30, o, 4); c.connect(f, a, 16); c.send(f, b'x', 1, 0)",
-    "native dns": _C + "c.gethostbyname(b'control.example')",
-    "child python": f"import subprocess, sys; subprocess.run([sys.executable, '-I', '-c', {_TCP!r}])",
-    "shell": "import subprocess; subprocess.run(['timeout', '0.3', 'bash', '-c', "
-    f"'exec 3<>/dev/tcp/{V4}/443'])",
-}
-LAYERS = {
-    "none": "",
-    "hook": "from hauslm.base import egress; egress.shut('strict', kernel=False)\n",
-    "strict": "from hauslm.base import seccomp; assert seccomp.install('strict') is None\n",
-    "loopback": "from hauslm.base import seccomp; assert seccomp.install('loopback') is None\n",
-}
-
-
-def leaves(path: str, layer: str) -> bool:
-    """What SECURITY.md says."""
-    return layer == "none" or (layer == "hook" and not path.startswith("python"))
 
 
 @pytest.fixture(scope="module")
 def packets() -> dict[str, int]:
     """Packets by 'path under layer', counted in one trap."""
-    layers = [n for n in LAYERS if POSSIBLE or n in ("none", "hook")]
-    commands = [
-        {
-            "name": f"{path} under {layer}",
-            "argv": [sys.executable, "-c", LAYERS[layer] + code],
-        }
-        for path, code in PATHS.items()
-        for layer in layers
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "hauslm.base.trap"],
-        input=json.dumps({"commands": commands}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    if not answers or answers[0]["event"] == "impossible":
-        pytest.skip(f"no private network here: {answers or done.stderr[-200:]}")
-    return {a["name"]: a["packets"] for a in answers if a["event"] == "ended"}
+    counted = ways_out.count()
+    if isinstance(counted, str):
+        pytest.skip(f"no private network here: {counted}")
+    return counted
 
 
-@pytest.mark.parametrize("layer", sorted(LAYERS))
-@pytest.mark.parametrize("path", sorted(PATHS))
+@pytest.mark.parametrize("layer", ways_out.LAYERS)
+@pytest.mark.parametrize("path", ways_out.PATHS)
 def test_each_way_out_under_each_layer(path: str, layer: str, packets: dict[str, int]) -> None:
-    if layer in ("strict", "loopback") and not POSSIBLE:
+    if layer not in ways_out.usable_layers():
         pytest.skip(f"seccomp: {seccomp.unavailable()}")
     count = packets[f"{path} under {layer}"]
-    assert count > 0 if leaves(path, layer) else count == 0
+    if path == "native io_uring" and packets["native io_uring under none"] == 0:
+        pytest.skip("this kernel has io_uring switched off")
+    assert count > 0 if ways_out.leaves(path, layer) else count == 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "reached"),
+    [("none", True), ("hook strict", True), ("filter strict", True), ("filter loopback", False)],
+)
+def test_services_on_this_machine_over_af_unix(layer: str, reached: bool, tmp_path: Any) -> None:
+    """Commands need AF_UNIX (multiprocessing, PyTorch), which SECURITY.md says; a server does not."""
+    if layer not in ways_out.usable_layers():
+        pytest.skip(f"seccomp: {seccomp.unavailable()}")
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(tmp_path / "s"))
+        service.listen()
+        code = ways_out.LAYERS[layer] + (
+            "import socket, sys; s = socket.socket(socket.AF_UNIX)\n"
+            "try: s.connect(sys.argv[1]); print('reached')\n"
+            "except PermissionError: print('refused')\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "s")],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    assert done.stdout.strip() == ("reached" if reached else "refused")
 
 
 # ---------------------------------------------------------------- what the kernel answers

@@ -110,7 +110,7 @@ def read_json(path: Path) -> Any:
     """The JSON value in `path`; `DataError` H310 if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers beyond Python's limit, bad UTF-8
         raise DataError(
             "H310",
             say("This file is not valid JSON ({reason}).", reason=str(error)),
@@ -143,8 +143,11 @@ class Journal:
                 os.fsync(stream.fileno())
         for line_number, line in enumerate(whole.splitlines(), 1):
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
+                row = json.loads(line.decode("utf-8"))
+                if not isinstance(row, dict):
+                    raise ValueError("not an object")
+                yield row
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     "H311",
                     say("Line {line} of the journal is damaged.", line=line_number),

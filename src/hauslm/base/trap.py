@@ -7,7 +7,8 @@ devices, and routes everything to one of them: whatever any programme in there s
 counted by the kernel and read at the other end. It then runs the commands of the request one after the
 other, and tells for each how it ended and what it sent. It knows nothing of stages or models.
 
-Request: {"commands": [{"name", "argv", "cwd", "env"}, ...]}. `env` is added to the environment.
+Request: {"commands": [{"name", "argv", "cwd", "env"}, ...], "settle_s"}. `env` is added to the
+environment; `settle_s` seconds (default 0.2) pass after each command before its packets are counted.
 Answers: {"event": "ready", ...}, then {"event": "started" | "ended", "name", ...} for each command, or
 {"event": "impossible", "reason"} where the kernel does not permit it.
 
@@ -49,6 +50,7 @@ DAEMONS = (
 _HOUSEKEEPING = frozenset((130, 131, 132, 133, 134, 135, 136, 137, 143))  # ICMPv6, RFC 4861, 3810
 _OUTGOING = 4  # PACKET_OUTGOING
 _SETTLE_S = 0.2
+_PATIENCE = 10  # times 10 ms
 _TAIL_CHARACTERS = 20_000
 
 
@@ -128,23 +130,39 @@ class Trap:
         raise OSError(f"{DEVICE} is gone")
 
     def heard(self) -> tuple[int, list[str]]:
-        """(packets sent since the last call, where to); the kernel's own IPv6 packets left out."""
-        own, targets = 0, []
+        """(packets sent since the last call, where to); the kernel's own IPv6 packets left out.
+
+        The device counts a packet a moment before the far end hears it. What is counted and not yet
+        heard is therefore waited for; what stays unheard counts as sent, whatever it was.
+        """
+        own, targets = self._drain()
+        for _ in range(_PATIENCE):
+            total = self._sent()
+            if total - self._counted_before - own <= len(targets):
+                break
+            time.sleep(0.01)
+            more, others = self._drain()
+            own += more
+            targets += others
+        count = total - self._counted_before - own
+        self._counted_before = total
+        return max(count, len(targets)), targets
+
+    def _drain(self) -> tuple[int, list[str]]:
+        """(packets of the kernel's own housekeeping, the targets of all others) that have arrived."""
+        own = 0
+        targets: list[str] = []
         while True:
             try:
                 data, (_, protocol, direction, *_rest) = self._ear.recvfrom(256)
             except BlockingIOError:
-                break
+                return own, targets
             described = describe(protocol, data)
             if described is None:
                 # What the far end itself says is not in the device's count.
                 own += direction != _OUTGOING
             else:
                 targets.append(described)
-        total = self._sent()
-        count = total - self._counted_before - own
-        self._counted_before = total
-        return max(count, len(targets)), targets
 
 
 def describe(protocol: int, packet: bytes) -> str | None:
@@ -172,7 +190,7 @@ def _tell(event: str, **what: Any) -> None:
     sys.stdout.flush()
 
 
-def _run(trap: Trap, command: dict[str, Any]) -> None:
+def _run(trap: Trap, command: dict[str, Any], settle_s: float) -> None:
     _tell("started", name=command["name"])
     began = time.monotonic()
     with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as output:
@@ -191,7 +209,7 @@ def _run(trap: Trap, command: dict[str, Any]) -> None:
             process.terminate()
             process.wait(30)
             raise
-        time.sleep(_SETTLE_S)
+        time.sleep(settle_s)
         packets, targets = trap.heard()
         _tell(
             "ended", name=command["name"], exit_code=exit_code, packets=packets,
@@ -222,7 +240,7 @@ def main() -> int:
     _tell("ready", ipv6=trap.ipv6, names=trap.names_lead_here, covered=trap.covered)
     with suppress(KeyboardInterrupt):
         for command in request["commands"]:
-            _run(trap, command)
+            _run(trap, command, float(request.get("settle_s", _SETTLE_S)))
         return 0
     return 75
 

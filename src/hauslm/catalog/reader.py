@@ -224,6 +224,19 @@ def _loader() -> Any:
     return Loader
 
 
+def _has_aliases(data: Any) -> bool:
+    """An alias makes one list or mapping stand in two places; a few lines of them are a bomb."""
+    waiting, seen = [data], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (dict, list)):
+            if id(node) in seen:
+                return True
+            seen.add(id(node))
+            waiting += node.values() if isinstance(node, dict) else node
+    return False
+
+
 def plain_yaml(raw: bytes, file: str) -> dict[str, Any]:
     """The mapping in a fact file, as YAML says it. `file` is named in errors (H390)."""
     import yaml
@@ -238,6 +251,8 @@ def plain_yaml(raw: bytes, file: str) -> dict[str, Any]:
         raise root.fail("H390", say("This is not valid YAML: {reason}.", reason=reason)) from error
     if not isinstance(data, dict):
         raise root.fail("H390", say("A fact file consists of 'key: value' lines."))
+    if _has_aliases(data):
+        raise root.fail("H390", say("Anchors and aliases are not allowed in a fact file."))
     return data
 
 

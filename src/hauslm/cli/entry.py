@@ -248,6 +248,8 @@ def _interrupted() -> int:
 
 def _unexpected(error: Exception, arguments: list[str]) -> int:
     """A fault of ours: the traceback goes to a file, the user gets a sentence and the path."""
+    from hauslm.base import secret
+
     folder = Path("logs")
     for position, argument in enumerate(arguments[:-1]):
         if argument == "-C":
@@ -256,7 +258,8 @@ def _unexpected(error: Exception, arguments: list[str]) -> int:
     text = "".join(traceback.format_exception(error))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"hauslm {__version__} {' '.join(arguments)}\n{text}", encoding="utf-8")
+        text = secret.redact(f"hauslm {__version__} {' '.join(arguments)}\n{text}")
+        path.write_text(text, encoding="utf-8")
         where = str(path)
     except OSError:
         where = ""
@@ -266,7 +269,7 @@ def _unexpected(error: Exception, arguments: list[str]) -> int:
             say(
                 "hauslm met a fault of its own ({kind}: {reason}).",
                 kind=type(error).__name__,
-                reason=str(error)[:200],
+                reason=secret.redact(str(error))[:200],
             ),
             where=where,
             next_step=say("Please report it with the file named above; your records are unharmed."),

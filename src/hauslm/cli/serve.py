@@ -1,6 +1,10 @@
-"""serve and web: both listen on this machine only."""
+"""serve and web: both listen on this machine only, unless more is asked for and encrypted."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -8,24 +12,57 @@ from hauslm.base import egress
 from hauslm.base.words import N_, translate
 from hauslm.cli.common import Setting, common
 
+F = TypeVar("F", bound=Callable[..., Any])
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _where(default: str | None) -> Callable[[F], F]:
+    """The options that say where to listen; `base/listen.py` judges them."""
+
+    def add(function: F) -> F:
+        for option in (
+            click.option(
+                "--tls-key", type=_FILE,
+                help=translate(N_("The certificate's private key, PEM, readable by you alone.")),
+            ),
+            click.option(
+                "--tls-cert", type=_FILE,
+                help=translate(N_("Certificate for TLS, PEM, with the server's names in it.")),
+            ),
+            click.option(
+                "--allow-network", is_flag=True,
+                help=translate(N_("Permit an address that other machines reach; needs TLS.")),
+            ),
+            click.option(
+                "--host", default=default, metavar="ADDRESS",
+                help=translate(N_("Address to listen on; 127.0.0.1 is this machine only.")),
+            ),
+        ):  # fmt: skip
+            function = option(function)
+        return function
+
+    return add
+
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help=translate(N_("Port to listen on.")))
+@_where(None)
 @common
-def serve(setting: Setting, port: int | None) -> None:
+def serve(setting: Setting, port: int | None, **where: Any) -> None:
     from hauslm import flow
 
     egress.shut("loopback")
-    flow.serve(setting.project(), port=port, progress=setting.progress)
+    flow.serve(setting.project(), port=port, progress=setting.progress, **where)
 
 
 @click.command()
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=8398, help=translate(N_("Port to listen on."))
 )
+@_where("127.0.0.1")
 @common
-def web(setting: Setting, port: int) -> None:
+def web(setting: Setting, port: int, **where: Any) -> None:
     from hauslm.web.app import run
 
     egress.shut("loopback")
-    run(setting.folder, port=port, progress=setting.progress)
+    run(setting.folder, port=port, progress=setting.progress, **where)

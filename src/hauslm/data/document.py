@@ -105,6 +105,7 @@ class Document:
     messages: tuple[Mapping[str, str], ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     notices: tuple[Sentence, ...] = ()
+    hidden: Mapping[str, int] = field(default_factory=dict)  # characters by kind (`data.hidden`)
 
     def with_hash(self) -> Document:
         return replace(self, sha256=sha256_bytes(self.text.encode("utf-8", "surrogatepass")))
@@ -194,6 +195,7 @@ class TextBuilder:
         self._length = 0
         self._marks: list[tuple[str, int]] = []
         self.left_out: Counter[str] = Counter()
+        self.hidden: Counter[str] = Counter()
 
     def paragraph(self, text: str) -> None:
         hidden = hidden_characters(text)

@@ -29,6 +29,7 @@ from hauslm.data.document import (
     Refusal,
     UnreadableError,
 )
+from hauslm.data.hidden import with_hidden
 from hauslm.data.language import detect
 from hauslm.data.readers import Reader, reader_for, suffixes
 from hauslm.records import Rejected, Said
@@ -250,7 +251,7 @@ def _finish(document: Document, source: Source, seen: Counter[str]) -> Document:
     """Unique id, source file, language and hash."""
     seen[document.id] += 1
     unique = document.id if seen[document.id] == 1 else f"{document.id}#{seen[document.id]}"
-    return replace(
+    named = replace(
         document,
         id=unique,
         title=document.title or unique,
@@ -258,7 +259,8 @@ def _finish(document: Document, source: Source, seen: Counter[str]) -> Document:
         language=document.language
         if document.language not in ("", UNKNOWN_LANGUAGE)
         else detect(document.text),
-    ).with_hash()
+    )
+    return with_hidden(named).with_hash()
 
 
 def _unfit(document: Document, minimum_characters: int) -> Sentence | None:

@@ -25,6 +25,9 @@ class Shard(NamedTuple):
     documents: int
 
 
+_FLAGS = ("invisible_text", "hidden_characters")  # `data.hidden` sets them, `analyse` reads them
+
+
 def to_row(document: Document) -> dict[str, Any]:
     return {
         "id": document.id,
@@ -43,6 +46,7 @@ def to_row(document: Document) -> dict[str, Any]:
         "authors": [str(a) for a in document.metadata.get("authors", []) or []][:50]
         if isinstance(document.metadata.get("authors"), (list, tuple))
         else [],
+        "hidden": {k: int(document.metadata[k]) for k in _FLAGS if document.metadata.get(k)},
     }
 
 
@@ -60,6 +64,7 @@ def from_row(row: dict[str, Any]) -> Document:
         sections=tuple(Section(**s) for s in row.get("sections", [])),
         sha256=row["sha256"],
         messages=tuple(row.get("messages", [])),
+        metadata=row.get("hidden", {}),
     )
 
 

@@ -1,16 +1,16 @@
 """A model behind an OpenAI-compatible endpoint: another machine, reached only with a `Permit`.
 
 Plain HTTP(S) from the standard library, no redirects, no proxies; the network door is open for the
-one permitted host and only while requests run. The key is read from the environment when it is used
-and never stored, logged or shown. What such an endpoint cannot do is refused, not imitated.
+one permitted host and only while requests run. The key is looked for when it is used
+(`base/secret.py`: environment, 0600 file, keyring) and never stored, logged or shown. What such an endpoint cannot do is refused, not imitated.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 import random
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from hauslm.base import egress
+from hauslm.base import egress, secret
 from hauslm.base.errors import DataError, HauslmError, MissingError, RefusedError, UsageError
 from hauslm.base.words import say
 from hauslm.lm.interface import (
@@ -158,7 +158,14 @@ class RemoteModel:
                 choice["finish_reason"], "error"
             )
             logprobs = _logprobs(choice)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (
+            KeyError,
+            IndexError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            OverflowError,
+        ) as error:
             raise self._malformed() from error
         if not isinstance(text, str):
             raise self._malformed()
@@ -189,7 +196,7 @@ class RemoteModel:
             if status == 200:
                 try:
                     return json.loads(raw)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise self._malformed() from error
             last = self._refusal(status, raw)
             if status not in _RETRIED:
@@ -209,7 +216,7 @@ class RemoteModel:
         else:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        key = os.environ.get(self._key_variable, "")
+        key = secret.find(self._key_variable)
         if key:
             headers["Authorization"] = f"Bearer {key}"
         try:
@@ -230,7 +237,7 @@ class RemoteModel:
         )
 
     def _refusal(self, status: int, raw: bytes) -> HauslmError:
-        reason = _reason(raw, os.environ.get(self._key_variable, ""))
+        reason = _reason(raw, secret.find(self._key_variable))
         what = say(
             "{host} refused the request (HTTP {status}: {reason}).",
             host=self._host,
@@ -272,16 +279,17 @@ def _reason(raw: bytes, key: str) -> str:
     try:
         error = json.loads(raw)["error"]
         text = str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = raw[:200].decode("utf-8", "replace")
     if key:
         text = text.replace(key, "***")
+    text = secret.redact(text)
     return " ".join(text.split())[:200]
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = next((v for k, v in headers.items() if k.lower() == "retry-after"), "")
-    return min(float(value), 60.0) if value.isdigit() else None
+    return min(float(value), 60.0) if re.fullmatch(r"[0-9]{1,9}", value) else None
 
 
 def _backoff(attempt: int) -> float:

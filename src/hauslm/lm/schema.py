@@ -35,7 +35,15 @@ def check(schema: Mapping[str, Any]) -> None:
     import jsonschema
 
     _check_depth(schema)
-    if len(key_of(schema)) > MAX_SCHEMA_BYTES:
+    try:
+        size = len(key_of(schema))
+    except UnicodeEncodeError as error:  # half a surrogate pair is no text
+        raise UsageError(
+            "H801",
+            say("The JSON Schema holds characters that are no text."),
+            next_step=say("Save it as UTF-8."),
+        ) from error
+    if size > MAX_SCHEMA_BYTES:
         raise UsageError(
             "H801",
             say("The JSON Schema is larger than {kib} KiB.", kib=MAX_SCHEMA_BYTES // 1024),

@@ -1,4 +1,4 @@
-"""`hauslm serve`: the base model and the adapters behind the OpenAI API, on this machine only.
+"""`hauslm serve`: the base model and the adapters behind the OpenAI API, by default on this machine only.
 
     create_app(model, token=...)     the application, for tests and other servers
     serve(scenario, folder, run=...) loads, checks, listens; returns when it is stopped
@@ -35,6 +35,7 @@ from hauslm.lm.interface import Request as ModelRequest
 from hauslm.records import Run
 from hauslm.scenario import Scenario
 from hauslm.serve import answering, selfcheck, wire
+from hauslm.serve.documented import responses_of
 from hauslm.serve.engine import Closing, Engine
 from hauslm.serve.guard import LOOPBACK_NAMES, Guard, read_body
 from hauslm.serve.metrics import CONTENT_TYPE, server_metrics
@@ -53,18 +54,25 @@ def serve(
     *,
     run: Run | None,
     port: int | None = None,
+    host: str | None = None,
+    allow_network: bool = False,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Serve the project's base model, and its adapter if there is one, until Ctrl-C or SIGTERM.
 
-    Listens on `serving.host` (loopback only: H850 otherwise) and `port` or `serving.port` (H851 if
-    taken). Says through `progress` where it listens and where the token lies; prints nothing.
+    Listens on `host` or `serving.host` (another address than this machine's needs `allow_network` and
+    TLS: H112, H113, H413) and `port` or `serving.port` (H851 if taken). Says through `progress` where it listens and where the token lies; prints nothing.
     Raises what loading raises, and H853-H856 if base, adapter or tokenizer are not those of the
     training or do not work as they should.
     """
     from hauslm.serve.start import start
 
-    start(scenario, folder, run=run, port=port, progress=progress)
+    start(
+        scenario, folder, run=run, port=port, host=host, allow_network=allow_network,
+        tls_cert=tls_cert, tls_key=tls_key, progress=progress,
+    )  # fmt: skip
 
 
 def create_app(
@@ -143,7 +151,7 @@ def _add_routes(app: FastAPI, room: _Room) -> None:
             path,
             endpoint,
             methods=[method],
-            responses=_RESPONSES,
+            responses=responses_of(path),
             openapi_extra=documented,
             response_model=None,
         )
@@ -157,30 +165,6 @@ def _add_routes(app: FastAPI, room: _Room) -> None:
     add("/v1/embeddings", room.embeddings, "POST", {"type": "object"})
     add("/v1/load_lora_adapter", room.load_adapter, "POST", _adapter_schema("lora_path"))
     add("/v1/unload_lora_adapter", room.unload_adapter, "POST", _adapter_schema())
-
-
-_ERROR_SCHEMA = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "Refused, in OpenAI's error shape.",
-        "content": {"application/json": {"schema": _ERROR_SCHEMA}},
-    }
-}
 
 
 def _json_body(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Guard:
         for name, value in scope["headers"]:
             headers.setdefault(name.lower(), []).append(value)
         host = self._check_host(headers.get(b"host", []))
-        _check_origin(headers, host)
+        _check_origin(headers, scope.get("scheme", "http"), host)
         if scope["path"] not in OPEN_PATHS:
             self._check_token(headers.get(b"authorization", []))
         if scope["method"] in ("POST", "PUT", "PATCH"):
@@ -150,11 +150,11 @@ class Guard:
             raise too_large(self._max_body_bytes)
 
 
-def _check_origin(headers: dict[bytes, list[bytes]], host: str) -> None:
+def _check_origin(headers: dict[bytes, list[bytes]], scheme: str, host: str) -> None:
     """Programs send no Origin; a browser does, and then it must be this server's own page."""
     origins = [o.decode("latin-1").lower() for o in headers.get(b"origin", [])]
     site = headers.get(b"sec-fetch-site", [b"none"])[0]
-    if any(o != f"http://{host}" for o in origins) or site not in (b"none", b"same-origin"):
+    if any(o != f"{scheme}://{host}" for o in origins) or site not in (b"none", b"same-origin"):
         raise ApiError(
             403, say("Requests from other web pages are refused."), None, "forbidden_origin"
         )

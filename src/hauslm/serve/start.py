@@ -6,7 +6,6 @@ tokenizer (with its chat template) are compared with the run's record before any
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import signal
@@ -21,6 +20,7 @@ import uvicorn
 
 from hauslm.base.errors import MissingError, RefusedError
 from hauslm.base.files import ProjectFolder, sha256_file
+from hauslm.base.listen import Place, Tls, place
 from hauslm.base.progress import Progress, Silent
 from hauslm.base.version import __version__
 from hauslm.base.words import Sentence, say
@@ -43,51 +43,39 @@ def start(
     *,
     run: Run | None,
     port: int | None = None,
+    host: str | None = None,
+    allow_network: bool = False,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """See `app.serve`."""
     progress = progress or Silent()
-    host = loopback(scenario.serving.host)
+    at = place(
+        host or scenario.serving.host,
+        allow_network=allow_network,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+    )
     # The port and the token first: loading takes long, and these fail at once or not at all.
-    with listening(host, scenario.serving.port if port is None else port) as listener:
+    with listening(at.host, scenario.serving.port if port is None else port) as listener:
         token, token_file = token_for(folder.work)
         model, fingerprint = load(scenario, folder, run, progress)
         app = create_app(
             model,
             token=token,
-            host_names=_host_names(host),
+            host_names=at.names,
             max_queue=scenario.serving.max_queue,
             batch_size=scenario.serving.batch_size,
             adapter_root=folder.root,
             fingerprint=fingerprint,
         )
-        _announce(progress, listener, token_file, model)
-        _run(app, listener, folder.logs / LOG_FILE)
+        _announce(progress, at, listener, token_file, model)
+        _run(app, at, listener, folder.logs / LOG_FILE)
     progress.say(say("The server has been stopped."))
 
 
 # ---------------------------------------------------------------- address
-
-
-def loopback(host: str) -> str:
-    """The address to bind: this machine only. H850 for any other."""
-    name = "127.0.0.1" if host.lower() == "localhost" else host.strip("[]")
-    try:
-        inside = ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        inside = False
-    if not inside:
-        raise RefusedError(
-            "H850",
-            say(
-                "serving.host is {host}, but this server speaks plain HTTP to this machine only; "
-                "TLS and --allow-network are not built yet.",
-                host=host,
-            ),
-            where="serving.host",
-            next_step=say("Set serving.host to 127.0.0.1 and reach it from afar with ssh -L."),
-        )
-    return name
 
 
 @contextmanager
@@ -111,20 +99,17 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _host_names(host: str) -> tuple[str, ...]:
-    own = f"[{host}]" if ":" in host else host
-    return ("localhost", own)
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
-
-
 def _announce(
-    progress: Progress, listener: socket.socket, token_file: Path | None, model: LanguageModel
+    progress: Progress,
+    at: Place,
+    listener: socket.socket,
+    token_file: Path | None,
+    model: LanguageModel,
 ) -> None:
-    progress.say(say("OpenAI-compatible API: {url}", url=_url(listener)))
+    url = at.url(listener.getsockname()[1])
+    progress.say(say("OpenAI-compatible API: {url}", url=f"{url}/v1"))
+    if at.tls is not None:
+        progress.say(say("Encrypted (TLS), for the names {names}.", names=", ".join(at.names)))
     progress.say(say("Models: {names}", names=", ".join((model.name, *model.adapters()))))
     if token_file is None:
         progress.say(say("The token is the one in {name}.", name=VARIABLE))
@@ -259,8 +244,8 @@ class _Server(uvicorn.Server):
                 signal.signal(s, handler)
 
 
-def server_for(app: Any) -> uvicorn.Server:
-    """uvicorn, silent, HTTP only, without headers that tell about us."""
+def server_for(app: Any, tls: Tls | None = None) -> uvicorn.Server:
+    """uvicorn, silent, no WebSockets, without headers that tell about us; encrypted with `tls`."""
     return _Server(
         uvicorn.Config(
             app,
@@ -272,14 +257,16 @@ def server_for(app: Any) -> uvicorn.Server:
             proxy_headers=False,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=GRACE_S,
+            ssl_certfile=tls.cert if tls else None,
+            ssl_keyfile=tls.key if tls else None,
         )
     )
 
 
-def _run(app: Any, listener: socket.socket, log_file: Path) -> None:
+def _run(app: Any, at: Place, listener: socket.socket, log_file: Path) -> None:
     with _logging_to(log_file):
         try:
-            server_for(app).run(sockets=[listener])
+            server_for(app, at.tls).run(sockets=[listener])
         finally:
             app.state.engine.close()  # a second Ctrl-C skips the orderly end
 

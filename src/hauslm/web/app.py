@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from starlette.responses import Response
 
 from hauslm import flow
 from hauslm.base.errors import HauslmError, MissingError
+from hauslm.base.listen import LOCAL_NAMES, is_loopback, place
 from hauslm.base.progress import Progress
 from hauslm.base.words import say
 from hauslm.web.guard import COOKIE, Guard, new_token
@@ -29,11 +30,23 @@ from hauslm.web.pages import articles, chat, decision, stages, training
 from hauslm.web.room import HERE, Room
 from hauslm.web.talk import Talk
 
+GRACE_S = 5  # an open browser must not hold up Ctrl-C
+
 log = logging.getLogger("hauslm.web")
 
 
-def create_app(folder: Path, *, token: str, port: int, warm: bool = False) -> Any:
-    """The ASGI application for the project in `folder`. `warm`: load what the first pages need."""
+def create_app(
+    folder: Path,
+    *,
+    token: str,
+    port: int,
+    names: Iterable[str] = LOCAL_NAMES,
+    warm: bool = False,
+) -> Any:
+    """The ASGI application for the project in `folder`.
+
+    `names`: hosts it may be called by; `warm`: load what the first pages need.
+    """
     room, talk = Room(folder), Talk(folder)
 
     @asynccontextmanager
@@ -53,7 +66,7 @@ def create_app(folder: Path, *, token: str, port: int, warm: bool = False) -> An
     ):  # fmt: skip
         app.include_router(router)
     _tell_errors(app, room)
-    return Guard(app, token, port)
+    return Guard(app, token, port, names)
 
 
 async def _end_idle(talk: Talk) -> None:
@@ -95,31 +108,45 @@ def _tell_errors(app: FastAPI, room: Room) -> None:
         )
 
 
-def run(folder: Path, *, port: int, progress: Progress) -> None:
-    """Serve the pages on 127.0.0.1 until interrupted. H540 if the port is taken."""
+def run(
+    folder: Path,
+    *,
+    port: int,
+    host: str = "127.0.0.1",
+    allow_network: bool = False,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    progress: Progress,
+) -> None:
+    """Serve the pages until interrupted. H540 if the port is taken; H112, H113, H413 as in
+    `base.listen.place`, which tells what another address than this machine's needs."""
     import socket
 
     import uvicorn
 
+    at = place(host, allow_network=allow_network, tls_cert=tls_cert, tls_key=tls_key)
     flow.Project.load(folder)  # a missing or faulty project file is told before anything listens
     token = new_token()
+    family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
     try:
-        listener = socket.create_server(("127.0.0.1", port))
+        listener = socket.create_server((at.host, port), family=family)
     except OSError as error:
         raise MissingError(
             "H540",
             say("Port {port} is taken.", port=str(port)),
             next_step=say("Choose another one with --port."),
         ) from error
+    url = f"{at.url(port)}/?token={token}"
     progress.say(
-        say(
-            "Open {url} (this machine only); Ctrl-C ends it.",
-            url=f"http://127.0.0.1:{port}/?token={token}",
-        )
+        say("Open {url} (this machine only); Ctrl-C ends it.", url=url)
+        if is_loopback(at.host)
+        else say("Open {url} (encrypted, reachable from the network); Ctrl-C ends it.", url=url)
     )
     config = uvicorn.Config(
-        create_app(folder.resolve(), token=token, port=port, warm=True), log_level="warning",
-        access_log=False, server_header=False, timeout_graceful_shutdown=3,
+        create_app(folder.resolve(), token=token, port=port, names=at.names, warm=True),
+        log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
+        timeout_graceful_shutdown=GRACE_S,
+        ssl_certfile=at.tls.cert if at.tls else None, ssl_keyfile=at.tls.key if at.tls else None,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.responses import PlainTextResponse, RedirectResponse
+
+from hauslm.base.listen import LOCAL_NAMES
 
 COOKIE = "hauslm_web"
 MAX_BODY_BYTES = 1 << 20
@@ -26,10 +29,10 @@ POLICY = (
 class Guard:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: Any, token: str, port: int) -> None:
+    def __init__(self, app: Any, token: str, port: int, names: Iterable[str] = LOCAL_NAMES) -> None:
         self.app = app
         self.token = token
-        self.hosts = {f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"}
+        self.hosts = {f"{name}:{port}" for name in names}
         self.port = port
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -55,12 +58,13 @@ class Guard:
         await self.app(scope, receive, with_policy)
 
     def _refusal(self, scope: Any, headers: Headers) -> Any:
-        if headers.get("host", "") not in self.hosts:
+        scheme = scope.get("scheme", "http")
+        if headers.get("host", "").lower() not in self.hosts:
             return PlainTextResponse("unknown host", 421)
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return PlainTextResponse("method not allowed", 405)
         if scope["method"] == "POST":
-            if headers.get("origin", "") not in {f"http://{h}" for h in self.hosts}:
+            if headers.get("origin", "").lower() not in {f"{scheme}://{h}" for h in self.hosts}:
                 return PlainTextResponse("foreign origin", 403)
             try:
                 length = int(headers.get("content-length", ""))
@@ -72,7 +76,9 @@ class Guard:
         given = QueryParams(scope["query_string"]).get("token", "")
         if given and hmac.compare_digest(given.encode(), self.token.encode()):
             answer = RedirectResponse(scope["path"], 303)
-            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            answer.set_cookie(
+                COOKIE, self.token, httponly=True, samesite="strict", secure=scheme == "https"
+            )
             return answer
         cookie = _cookies(headers.get("cookie", "")).get(COOKIE, "")
         if not hmac.compare_digest(cookie.encode(), self.token.encode()):

@@ -15,7 +15,13 @@ from typing import Any
 from lxml import etree
 
 from hauslm.base.words import say
-from hauslm.data.document import Limits, UnreadableError, one_line
+from hauslm.data.document import (
+    Limits,
+    TextBuilder,
+    UnreadableError,
+    hidden_characters,
+    one_line,
+)
 
 Element = Any  # lxml has no complete types
 
@@ -40,7 +46,14 @@ def parse(raw: bytes, limits: Limits) -> Element:
     """The root element, or `UnreadableError` with the parser's line and reason."""
     wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
     if wide:
-        raw = raw.decode("utf-16").encode("utf-8")
+        try:
+            raw = raw.decode("utf-16").encode("utf-8")
+        except UnicodeError as error:
+            raise UnreadableError(
+                say(
+                    "The XML says that it is UTF-16, but is not ({reason}).", reason=str(error)[:80]
+                )
+            ) from error
         raw = re.sub(rb"^<\?xml[^>]*\?>", b"", raw)
     doctype = _DOCTYPE.search(raw[: 1 << 20])
     if (doctype and doctype.group(1)) or b"<!ENTITY" in raw:
@@ -111,6 +124,14 @@ def first(element: Element | None, *path: str) -> Element | None:
 def plain(element: Element | None) -> str:
     """All text below an element on one line; '' for None."""
     return "" if element is None else one_line("".join(element.itertext()))
+
+
+def count_invisible(element: Element, builder: TextBuilder) -> None:
+    """Zero-width and tag characters anywhere below `element`: `plain` has dropped them by now."""
+    count = hidden_characters("".join(element.itertext()))
+    builder.left_out["invisible characters"] = count
+    if not count:
+        del builder.left_out["invisible characters"]
 
 
 def mathml(element: Element) -> str:

@@ -1,13 +1,14 @@
 """DOCX: a zip of XML from strangers, opened with limits on size, ratio and names, and without macros.
 
 Taken: paragraphs, headings, list items, tables as lines of cells, formulas as text, core properties. Left
-out and counted: pictures, comments, notes, deleted text of tracked changes, headers and footers, hidden
-text.
+out and counted: pictures, comments, notes, deleted text of tracked changes, headers and footers, text
+that Word hides. White and tiny text stays in and is counted (`data.hidden`).
 """
 
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,8 +24,9 @@ from hauslm.data.document import (
     normal_doi,
     one_line,
 )
+from hauslm.data.hidden import SMALLEST_PT, is_white
 from hauslm.data.language import normal_code
-from hauslm.data.readers._xml import Element, children, first, local, parse, plain
+from hauslm.data.readers._xml import Element, children, count_invisible, first, local, parse, plain
 from hauslm.data.rights import classify, statement_at_ends
 
 NAME = "docx"
@@ -62,6 +64,9 @@ def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
         EOFError,
         NotImplementedError,
         RuntimeError,
+        ValueError,  # a name in the directory that is no UTF-8
+        OverflowError,
+        struct.error,
         OSError,
     ) as error:
         raise UnreadableError(
@@ -131,10 +136,12 @@ def _document(
     limits: Limits,
 ) -> Document:
     properties = parse(core, limits) if core else None
-    levels = _heading_styles(parse(styles, limits)) if styles else {}
+    sheet = parse(styles, limits) if styles else None
+    levels = _heading_styles(sheet) if sheet is not None else {}
+    looks = _looks(sheet) if sheet is not None else {}
     builder = TextBuilder()
     body = first(root, "body")
-    _blocks(body if body is not None else root, builder, levels)
+    _blocks(body if body is not None else root, builder, levels, looks)
     pictures = sum(n.startswith("word/media/") for n in names)
     if pictures:
         builder.left_out["images"] += pictures
@@ -142,6 +149,7 @@ def _document(
         if f"word/{part}.xml" in names:
             builder.left_out[kind] += 1
     text, sections = builder.build()
+    count_invisible(root, builder)
     declared = plain(first(properties, "title")) if properties is not None else ""
     statement = plain(first(properties, "rights")) if properties is not None else ""
     statement = statement or statement_at_ends(text)
@@ -163,7 +171,37 @@ def _document(
             "licence_statement": statement,
         },
         left_out=dict(builder.left_out),
+        hidden=dict(builder.hidden),
     )
+
+
+def _on(element: Element | None) -> bool:
+    """A switch of Word is on if it is there, unless its value says no."""
+    return element is not None and element.get(f"{_W}val", "1") not in ("0", "false", "off")
+
+
+def _look(properties: Element | None) -> str:
+    """How run properties hide their text: 'vanish', 'white', 'tiny', or ''."""
+    if properties is None:
+        return ""
+    if _on(first(properties, "vanish")):
+        return "vanish"
+    colour = first(properties, "color")
+    shaded = first(properties, "shd") is not None or first(properties, "highlight") is not None
+    if colour is not None and not shaded and is_white(colour.get(f"{_W}val", "")):
+        return "white"
+    size = first(properties, "sz")
+    half_points = size.get(f"{_W}val", "") if size is not None else ""
+    return "tiny" if half_points.isdigit() and int(half_points[:6]) < 2 * SMALLEST_PT else ""
+
+
+def _looks(styles: Element) -> dict[str, str]:
+    """Style id -> how it hides its text, for the styles that do."""
+    found = {
+        style.get(f"{_W}styleId") or "": _look(first(style, "rPr"))
+        for style in children(styles, "style")
+    }
+    return {k: v for k, v in found.items() if k and v}
 
 
 def _heading_styles(styles: Element) -> dict[str, int]:
@@ -184,14 +222,16 @@ def _heading_styles(styles: Element) -> dict[str, int]:
     return found
 
 
-def _blocks(element: Element, builder: TextBuilder, levels: dict[str, int]) -> bool:
+def _blocks(
+    element: Element, builder: TextBuilder, levels: dict[str, int], looks: dict[str, str]
+) -> bool:
     """Paragraphs and tables in order; False once the reference list has begun (the rest is left out)."""
     for child in element:
         name = local(child)
         if name == "p":
             style = first(child, "pPr", "pStyle")
             style_id = style.get(f"{_W}val", "") if style is not None else ""
-            text = _runs(child, builder)
+            text = _runs(child, builder, looks, looks.get(style_id, ""))
             if style_id in levels or _HEADING.match(style_id):
                 if _REFERENCES.match(one_line(text)):
                     builder.left_out["reference lists"] += 1
@@ -201,19 +241,19 @@ def _blocks(element: Element, builder: TextBuilder, levels: dict[str, int]) -> b
                 is_item = first(child, "pPr", "numPr") is not None
                 builder.paragraph(f"- {text}" if is_item else text)
         elif name == "tbl":
-            builder.paragraph(_table(child, builder))
+            builder.paragraph(_table(child, builder, looks))
         elif name in ("sdt", "sdtContent", "customXml", "ins", "smartTag") and not _blocks(
-            child, builder, levels
+            child, builder, levels, looks
         ):
             return False
     return True
 
 
-def _table(table: Element, builder: TextBuilder) -> str:
+def _table(table: Element, builder: TextBuilder, looks: dict[str, str]) -> str:
     lines = []
     for row in children(table, "tr"):
         cells = [
-            one_line(" ".join(_runs(p, builder) for p in cell.iter(f"{_W}p")))
+            one_line(" ".join(_paragraph(p, builder, looks) for p in cell.iter(f"{_W}p")))
             for cell in children(row, "tc")
         ]
         if any(cells):
@@ -221,7 +261,14 @@ def _table(table: Element, builder: TextBuilder) -> str:
     return "\n".join(lines)
 
 
-def _runs(element: Element, builder: TextBuilder) -> str:
+def _paragraph(paragraph: Element, builder: TextBuilder, looks: dict[str, str]) -> str:
+    style = first(paragraph, "pPr", "pStyle")
+    style_id = style.get(f"{_W}val", "") if style is not None else ""
+    return _runs(paragraph, builder, looks, looks.get(style_id, ""))
+
+
+def _runs(element: Element, builder: TextBuilder, looks: dict[str, str], look: str) -> str:
+    """The text of the runs; `look` is how the paragraph's style hides it, a run's own goes before."""
     parts: list[str] = []
     for child in element:
         name = local(child)
@@ -233,20 +280,32 @@ def _runs(element: Element, builder: TextBuilder) -> str:
             parts.append("-" if name == "noBreakHyphen" else "")
         elif name == "del":
             builder.left_out["deleted passages"] += 1
-        elif name == "r" and first(child, "rPr", "vanish") is not None:
-            builder.left_out["hidden passages"] += 1
         elif name in ("oMath", "oMathPara"):
             formula = plain(child)
             parts.append(f" {formula} " if formula else " [formula] ")
-        elif name in (
-            "r",
-            "hyperlink",
-            "ins",
-            "smartTag",
-            "sdt",
-            "sdtContent",
-            "fldSimple",
-            "customXml",
-        ):
-            parts.append(_runs(child, builder))
+        elif name == "r":
+            parts.append(_run(child, builder, looks, look))
+        elif name in _TRANSPARENT:
+            parts.append(_runs(child, builder, looks, look))
     return "".join(parts)
+
+
+_TRANSPARENT = ("hyperlink", "ins", "smartTag", "sdt", "sdtContent", "fldSimple", "customXml")
+
+
+def _run(run: Element, builder: TextBuilder, looks: dict[str, str], look: str) -> str:
+    properties = first(run, "rPr")
+    style = first(properties, "rStyle") if properties is not None else None
+    look = looks.get(style.get(f"{_W}val", ""), look) if style is not None else look
+    own = _look(properties)
+    if own:
+        look = own
+    elif look == "vanish" and properties is not None and first(properties, "vanish") is not None:
+        look = ""  # the run shows what its style hides
+    if look == "vanish":
+        builder.left_out["hidden passages"] += 1
+        return ""
+    text = _runs(run, builder, looks, look)
+    if look and text.strip():
+        builder.hidden[look] += len(text.strip())
+    return text

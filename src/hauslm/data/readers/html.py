@@ -1,8 +1,9 @@
 """HTML: the article in the page, without menus, scripts, footers and forms.
 
 If the page marks its main part (`<article>`, `<main>`), only that is read. Meta tags of publishers
-(citation_title, citation_doi, citation_author, DC.rights) are used. Hidden elements are left out and
-counted: text that no reader sees is a way to speak to a model.
+(citation_title, citation_doi, citation_author, DC.rights) are used. Text that no reader sees is a way to
+speak to a model: elements that say they are hidden are left out and counted; white, tiny or displaced
+text, and what a style sheet hides, stays in and is counted (`data.hidden`), for it may be meant otherwise.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from hauslm.data.document import (
     normal_doi,
     one_line,
 )
+from hauslm.data.hidden import css_kind, css_rules, has_background, is_white
 from hauslm.data.language import normal_code
 from hauslm.data.readers._decode import decode, whole_file
-from hauslm.data.readers._xml import Element, local, mathml, plain
+from hauslm.data.readers._xml import Element, count_invisible, local, mathml, plain
 from hauslm.data.rights import classify, statement_at_ends
 
 NAME = "html"
@@ -80,8 +82,10 @@ def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
     main = _main_part(root)
     if title and not any(plain(h) == title for h in main.iter("h1")):
         builder.heading(title)
+    _count_hidden(root, main, builder)
     _block(main, builder, 0)
     whole, sections = builder.build()
+    count_invisible(main, builder)
     statement = one_line(
         " ".join(meta[k] for k in ("dc.rights", "citation_license", "dcterms.license") if k in meta)
     )
@@ -109,6 +113,7 @@ def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
             "licence_links": links,
         },
         left_out={k: v for k, v in builder.left_out.items() if k and v},
+        hidden=dict(builder.hidden),
         notices=() if notice is None else (notice,),
     )
 
@@ -144,6 +149,39 @@ def _is_hidden(element: Element) -> bool:
     ):
         return True
     return bool(_HIDDEN.search(element.get("style") or ""))
+
+
+def _count_hidden(root: Element, main: Element, builder: TextBuilder) -> None:
+    """Count the characters that stay in the text although nobody sees them."""
+    rules: dict[str, str] = {}
+    for sheet in root.iter("style"):
+        rules |= css_rules(sheet.text or "")
+    waiting = [(main, False)]
+    while waiting:
+        element, on_colour = waiting.pop()
+        style = element.get("style") or ""
+        on_colour = (
+            on_colour or has_background(style) or not is_white(element.get("bgcolor", "#fff"))
+        )
+        kind = _look(element, style, rules)
+        if kind and not (kind == "white" and on_colour):
+            builder.hidden[kind] += len(plain(element))
+            continue
+        waiting += [
+            (child, on_colour)
+            for child in element
+            if local(child) and local(child) not in _DROPPED and not _is_hidden(child)
+        ]
+
+
+def _look(element: Element, style: str, rules: dict[str, str]) -> str:
+    names = [f".{c}" for c in (element.get("class") or "").split()[:50]]
+    for name in (*names, f"#{element.get('id', '')}"):
+        if name in rules:
+            return rules[name]
+    if local(element) == "font" and is_white(element.get("color", "")):
+        return "white"
+    return css_kind(style)
 
 
 def _block(element: Element, builder: TextBuilder, depth: int) -> None:

@@ -26,6 +26,7 @@ from hauslm.data.readers._decode import whole_file
 from hauslm.data.readers._xml import (
     Element,
     children,
+    count_invisible,
     first,
     local,
     mathml,
@@ -85,6 +86,7 @@ def article(root: Element, name: str) -> Document:
         _abstract(abstract, builder)
     _parts(root, builder)
     text, sections = builder.build()
+    count_invisible(root, builder)
     statement, links = _permissions(meta)
     rights = classify(statement, links)
     ids = {

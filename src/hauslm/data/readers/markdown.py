@@ -15,7 +15,16 @@ from typing import Any
 import yaml
 
 from hauslm.base.words import Sentence, say
-from hauslm.data.document import Document, Limits, Refusal, TextBuilder, clean, normal_doi, one_line
+from hauslm.data.document import (
+    Document,
+    Limits,
+    Refusal,
+    TextBuilder,
+    clean,
+    hidden_characters,
+    normal_doi,
+    one_line,
+)
 from hauslm.data.language import normal_code
 from hauslm.data.readers._decode import decode, whole_file
 from hauslm.data.rights import classify, statement_at_ends
@@ -74,6 +83,9 @@ def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
     text, notice = decode(whole_file(path, limits))
     meta, body, trouble = front_matter(clean(text))
     builder = TextBuilder()
+    hidden = hidden_characters(text)
+    if hidden:
+        builder.left_out["invisible characters"] = hidden
     title = one_line(str(meta.get("title", "")))
     if title and not re.search(rf"^#\s+{re.escape(title)}\s*$", body, re.MULTILINE):
         builder.heading(title)

@@ -1,6 +1,6 @@
 """PDF, the format of last resort: text lines from a limited child process, put back into paragraphs.
 
-The child (`_pdf_child`) runs with limits on address space, CPU time and wall time and without network.
+The child (`_pdf_child`) runs with limits on address space, CPU time, wall time and writing, and without network.
 Here: running heads and page numbers are recognised by repetition at the page edges, hyphenation is
 joined, columns stay in content-stream order, the reference list is cut off with a notice. No text means
 a scan, which is refused; so is a text layer of replacement characters.
@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,13 +71,44 @@ def read(path: Path, limits: Limits) -> Iterator[Document | Refusal]:
         for number, page in enumerate(extracted["pages"])
     ]
     _refuse_bad_text(pages)
-    yield assemble(pages, path.stem, extracted.get("metadata", {}), int(extracted.get("broken", 0)))
+    document = assemble(
+        pages, path.stem, extracted.get("metadata", {}), int(extracted.get("broken", 0))
+    )
+    yield _with_hidden(document, extracted)
+
+
+OCR_SHARE = 0.5  # from this share of undrawn characters on, they are a scan's text layer
+
+
+def _with_hidden(document: Document, extracted: dict[str, Any]) -> Document:
+    """The child's counts; a text layer that was laid over a scan is told, but is no hidden text."""
+    hidden = {str(k): int(n) for k, n in extracted.get("hidden", {}).items()}
+    undrawn = hidden.get("not_drawn", 0)
+    notices = document.notices
+    if undrawn > OCR_SHARE * int(extracted.get("characters", 0)):
+        del hidden["not_drawn"]
+        notices = (
+            *notices,
+            say("The text was laid over pictures of the pages by text recognition (OCR)."),
+        )
+    if extracted.get("filter") is not None:
+        notices = (*notices, say("The PDF was read without the kernel's filter."))
+    return replace(document, hidden=hidden, notices=notices)
+
+
+# Isolated (-I): neither the folder nor the environment adds modules. The one path that is added is
+# that of this very package, which need not be an installed one.
+_PACKAGES = Path(__file__).resolve().parents[3]
+_CHILD = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from hauslm.data.readers._pdf_child import main; sys.exit(main(sys.argv[1:]))"
+)
 
 
 def _extract(path: Path, limits: Limits) -> dict[str, Any]:
     """Run the child; every way it can end is a sentence."""
     command = [
-        sys.executable, "-I", "-m", "hauslm.data.readers._pdf_child", str(path.resolve()),
+        sys.executable, "-I", "-c", _CHILD, str(_PACKAGES), str(path.resolve()),
         str(limits.pdf_pages), str(limits.pdf_seconds), str(limits.pdf_memory_bytes),
     ]  # fmt: skip
     too_long = say(

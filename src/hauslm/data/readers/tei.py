@@ -23,6 +23,7 @@ from hauslm.data.readers._decode import whole_file
 from hauslm.data.readers._xml import (
     Element,
     children,
+    count_invisible,
     first,
     local,
     mathml,
@@ -81,6 +82,7 @@ def _document(root: Element, name: str) -> Document:
     for part in () if text_element is None else text_element:
         _block(part, builder)
     text, sections = builder.build()
+    count_invisible(root, builder)
     availability = first(description, "publicationStmt", "availability")
     links = (
         []
