@@ -297,7 +297,7 @@ TARGETS = {
     "XML (TEI)": Target(_reader("tei", "a.xml"), _texts(_TEI)),
     "HTML": Target(_reader("html", "a.html"), _texts(_HTML)),
     "DOCX": Target(_reader("docx", "a.docx"), lambda: [_docx_seed()]),
-    "PDF": Target(_reader("pdf", "a.pdf"), lambda: [_pdf_seed()], 0.002),
+    "PDF": Target(_reader("pdf", "a.pdf"), lambda: [_pdf_seed()], 0.05),
     "request of a client": Target(_request, _json(_CHAT, {"model": "m", "prompt": ["a"], "logprobs": 2})),
     "answer of an endpoint": Target(_answer, _json(_ANSWER, {"error": {"message": "no"}})),
     "SSE events": Target(_stream, _texts("a\r\nb\u2028c")),

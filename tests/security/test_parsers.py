@@ -20,7 +20,7 @@ def test_mutated_inputs(name: str) -> None:
     target = TARGETS[name]
     for seed in target.seeds():
         target.feed(seed)
-    for data in itertools.islice(inputs(target, 1), max(3, int(FEW * min(1.0, 4 * target.share)))):
+    for data in itertools.islice(inputs(target, 1), max(3, int(FEW * min(1.0, 2 * target.share)))):
         target.feed(data)
 
 
