@@ -67,3 +67,23 @@ def test_the_power_cut_model_loses_what_was_not_synced(tmp_path: Path) -> None:
     assert () in seen  # neither name
     assert (("x", b""),) in seen and (("y", b""),) in seen  # a name without its contents
     assert (("y", b"da"),) in seen and (("y", b"data"),) not in seen
+
+
+def test_the_page_is_what_the_campaign_gave() -> None:
+    """docs/reliability.md is made from benchmarks/results/faults.json, for the faults of today's table."""
+    import importlib.util
+    import json
+
+    root = Path(__file__).resolve().parents[2]
+    spec = importlib.util.spec_from_file_location("reliability", root / "scripts/reliability.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    result = json.loads(script.RESULT.read_text(encoding="utf-8"))
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(result)
+    assert {n: (f["fault"], f["promise"]) for n, f in result["faults"].items()} == {
+        n: (f.fault, f.promise) for n, f in FAULTS.items()
+    }
+    assert all(f["tried"] == f["kept"] for f in result["faults"].values())
+    assert result["faults"]["F1"]["tried"] >= 200
+    assert all(m["test"] for m in result["mutations"])

@@ -194,9 +194,7 @@ def _settle(change: Change) -> None:
             folder.durable[name] = node
 
 
-def _write(
-    node: Node, target: Path, extra: dict[int, dict[str, Node | None]], torn: bool
-) -> None:
+def _write(node: Node, target: Path, extra: dict[int, dict[str, Node | None]], torn: bool) -> None:
     if not node.folder:
         lost = node.now[len(node.durable) :]
         target.write_bytes(node.durable + (lost[: len(lost) // 2] if torn else b""))

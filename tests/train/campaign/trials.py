@@ -259,7 +259,8 @@ def _every_call_fails(lab: Lab, do: Callable[[Path, int], None], number: int) ->
         if len(calls) < at:
             shutil.rmtree(folder)
             return
-        kept = told == "H510" and old_or_new(folder / "c", (2, 3))
+        # Told, or done all the same (a folder that need not be made).
+        kept = told in ("H510", "") and old_or_new(folder / "c", (2, 3) if told else (3,))
         yield Trial(kept, f"{do.__name__}: {errno.errorcode[number]} at call {at}")
         shutil.rmtree(folder)
 
@@ -369,7 +370,9 @@ def f6_out_of_memory(lab: Lab, long: bool) -> Trials:
     for step in (1, 2, 3) if long else (2,):
         for real in (False, True):
             project = lab.project()
-            status = ended(fork(lambda p=project, s=step, r=real: _short_of_memory(p, training, s, r)))
+            status = ended(
+                fork(lambda p=project, s=step, r=real: _short_of_memory(p, training, s, r))
+            )
             kept = status == 0
             if kept:
                 ours = load_file(project.folder.adapter / "adapter_model.safetensors")
@@ -397,8 +400,8 @@ def _short_of_memory(project: Project, training: dict[str, Any], step: int, real
                 if not limited[0]:  # from now on: what there is and 200 MB more
                     limited[0] = True
                     size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
-                    resource.setrlimit(resource.RLIMIT_AS, (size + 200_000_000, -1))
-                torch.empty(row.tokens * 5_000_000, dtype=torch.uint8)  # 40 tokens fit
+                    resource.setrlimit(resource.RLIMIT_AS, (size + 240_000_000, -1))
+                torch.empty(row.tokens * 4_000_000, dtype=torch.uint8)  # 40 tokens fit, 60 do not
         return original(self, row)
 
     with mock.patch.object(trainer.Compute, "loss", loss):
@@ -455,9 +458,7 @@ def _poisoned(step: int, name: str, value: float) -> dict[str, Any]:
             with torch.no_grad():
                 next(p for p in model.parameters() if p.requires_grad).fill_(float("inf"))
             return result
-        with mock.patch.object(
-            trainer.Compute, "loss", lambda s, row: real_loss(s, row) * value
-        ):
+        with mock.patch.object(trainer.Compute, "loss", lambda s, row: real_loss(s, row) * value):
             return real_step(self, model, inputs, number)
 
     return {"training_step": training_step}
