@@ -175,7 +175,7 @@ class Leg:
         if self.found is None and self.ancestor is None:
             self._show_first_rows()
         self.parameters = sum(p.numel() for p in model.trainable(self.model).values())
-        self.frozen_before = watch.frozen_sum(self.model)
+        self.frozen_before = watch.frozen_sums(self.model)
         if self.ancestor is not None:
             model.load_trainable(self.model, self.ancestor)
         if self.found is not None:
@@ -472,9 +472,7 @@ class Leg:
 
     def write_adapter(self) -> str:
         """The best adapter as a plain PEFT folder; returns the sha256 of its weights file."""
-        after = watch.frozen_sum(self.model)
-        if after != self.frozen_before:
-            raise watch.frozen_changed(self.frozen_before, after)
+        watch.frozen_unchanged(self.frozen_before, watch.frozen_sums(self.model))
         total, best = self.schedule.steps, self.best
         if best.tensors is not None and best.step != self.step:
             model.load_trainable(self.model, best.tensors)

@@ -53,7 +53,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         SEAL,
         "            verify(final)\n        except",
         "            pass\n        except",
-    ),  # fmt: skip
+    ),
     Mutation("keeping two: one is kept", SEAL, "self.all()[: -self.keep]", "self.all()[:-1]"),
     Mutation(
         "the writer's own copy of the values",
