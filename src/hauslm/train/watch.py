@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hauslm.base.errors import DataError, RefusedError
@@ -29,7 +30,11 @@ RISE = 0.01  # a validation loss 1 % above the best one is told
 
 
 class NotFinite(Exception):
-    """A loss or gradient is NaN or infinite; the parameters were not touched."""
+    """`what` (loss, gradient, values: adapter or optimizer) is NaN or infinite in `step`.
+
+    With loss and gradient the parameters were not touched; with values they are lost, and the
+    checkpoint before is the last good one.
+    """
 
     def __init__(self, what: str, step: int) -> None:
         super().__init__(what, step)
@@ -37,19 +42,21 @@ class NotFinite(Exception):
         self.step = step
 
     def refusal(self, kept: str) -> RefusedError:
-        what = (
-            say("The loss of step {step} is not a number.", step=self.step)
-            if self.what == "loss"
-            else say("The gradient of step {step} is not finite.", step=self.step)
+        what = {
+            "loss": say("The loss of step {step} is not a number.", step=self.step),
+            "gradient": say("The gradient of step {step} is not finite.", step=self.step),
+        }.get(
+            self.what,
+            say("After step {step} the adapter holds values that are not finite.", step=self.step),
         )
-        return RefusedError(
-            "H630",
-            what,
-            where=kept,
-            next_step=say(
+        again = (
+            say(
                 "The adapter before this step is sealed; set a lower training.learning_rate and continue from it with --resume --accept-change."
-            ),
+            )
+            if kept
+            else say("Set a lower training.learning_rate and start again.")
         )
+        return RefusedError("H630", what, where=kept, next_step=again)
 
 
 def usable_examples(store: ExampleStore, counts: NDArray[Any]) -> tuple[list[int], list[Sentence]]:
@@ -128,25 +135,26 @@ def without_gradient(model: Any) -> Sentence | None:
     )
 
 
-def frozen_sum(model: Any) -> float:
-    """A checksum of the frozen parameters: the sum of a fixed sample of each."""
-    total = 0.0
-    for parameter in model.parameters():
-        if not parameter.requires_grad and parameter.numel():
-            flat = parameter.detach().reshape(-1)
-            stride = max(1, flat.numel() // 64)
-            total += float(flat[::stride].double().abs().sum())
-    return total
+def frozen_sums(model: Any) -> dict[str, int]:
+    """A checksum of each frozen parameter over all its bits, by name."""
+    import torch
+
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return {
+        name: int(p.detach().contiguous().view(whole[p.element_size()]).sum(dtype=torch.int64))
+        for name, p in model.named_parameters()
+        if not p.requires_grad and p.numel()
+    }
 
 
-def frozen_changed(before: float, after: float) -> RefusedError:
-    return RefusedError(
+def frozen_unchanged(before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    """RefusedError H633 if a frozen parameter is not what it was."""
+    changed = next((n for n in before if before[n] != after.get(n)), None)
+    if changed is None:
+        return
+    raise RefusedError(
         "H633",
-        say(
-            "A frozen parameter of the base changed during the run ({before:g} -> {after:g}).",
-            before=before,
-            after=after,
-        ),
+        say("The frozen parameter {name} of the base changed during the run.", name=changed),
         next_step=say("Report this with the log; the adapter was not written."),
     )
 
@@ -159,9 +167,15 @@ class Watcher:
         self.recent: deque[float] = deque(state.get("recent", []), maxlen=SPIKE_WINDOW)
         self.spikes = int(state.get("spikes", 0))
         self.rises = int(state.get("rises", 0))
+        self.stale = int(state.get("stale", 0))  # validations in a row that were no better
 
     def state(self) -> dict[str, Any]:
-        return {"recent": list(self.recent), "spikes": self.spikes, "rises": self.rises}
+        return {
+            "recent": list(self.recent),
+            "spikes": self.spikes,
+            "rises": self.rises,
+            "stale": self.stale,
+        }
 
     def loss(self, step: int, value: float) -> Sentence | None:
         """A notice when the loss jumps out of what it was."""
@@ -182,7 +196,8 @@ class Watcher:
         return said
 
     def validation(self, step: int, value: float, best: float, best_step: int) -> Sentence | None:
-        """A notice when the validation loss has risen above its best."""
+        """A notice when the validation loss has risen above its best; counts those that are no better."""
+        self.stale = 0 if value < best else self.stale + 1
         if math.isfinite(best) and value > best * (1 + RISE):
             self.rises += 1
             if self.rises == 1:
@@ -194,6 +209,14 @@ class Watcher:
                     best_step=best_step,
                 )
         return None
+
+
+def all_finite(groups: Mapping[str, Mapping[str, torch.Tensor]], step: int) -> None:
+    """NotFinite if any value that would be kept is not: a bad adapter is never sealed."""
+    for tensors in groups.values():
+        for tensor in tensors.values():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise NotFinite("values", step)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
