@@ -13,11 +13,17 @@ from hauslm.cli.common import Setting, common
 
 
 @click.command()
+@click.option(
+    "--accept-memorisation",
+    is_flag=True,
+    help=translate(N_("Pack although the adapter repeats training text.")),
+)
 @common
-def bundle(setting: Setting) -> None:
+def bundle(setting: Setting, accept_memorisation: bool) -> None:
     from hauslm import flow
 
-    record = flow.run_stage(setting.project(), "bundle")
+    options = {"accept_memorisation": accept_memorisation}
+    record = flow.run_stage(setting.project(), "bundle", options=options)
     setting.show(record, "hauslm analyse")
 
 
