@@ -514,9 +514,12 @@ def _refuse_a_whole_model(project: Project, run_record: Run) -> None:
 
 
 def _bundle(project: Project, options: dict[str, Any]) -> Bundle:
+    from hauslm.evaluate.verdict import refuse_memorised
     from hauslm.share.bundle import bundle as room
     from hauslm.share.canary import make as make_canary
 
+    accepted = bool(options.pop("accept_memorisation", False))
+    refuse_memorised(load_record(project, "evaluation").memorisation, accepted)
     run_record = load_record(project, "run")
     _refuse_a_whole_model(project, run_record)
     return room(

@@ -130,6 +130,28 @@ def test_yaml_aliases_in_front_matter_are_text(tmp_path: Path) -> None:
     assert "not valid YAML" in document.notices[0].text()
 
 
+TABLE = """<{t}><tr><th rowspan="2">Crop</th><th colspan="2">Yield</th></tr><tr><th>dry</th><th>wet</th></tr>
+<tr><td>Wheat</td><td>4.1</td><td>5.0 <table-wrap/></td></tr><tr><td/></tr></{t}>"""
+
+
+def test_a_row_of_a_table_can_be_read_alone(tmp_path: Path) -> None:
+    rows = ["Crop | Yield", "Crop | dry | wet", "Wheat | 4.1 | 5.0"]
+    old = "<table><tr><td>42</td></tr></table>"
+    document = one(tmp_path, "a.xml", making.jats().replace(old, TABLE.format(t="table")))
+    assert "Values.\n\n" + "\n".join(rows) in document.text
+    (tmp_path / "a.xml").unlink()
+    picture = one(tmp_path, "b.xml", making.jats().replace(old, "<graphic/>"))
+    assert picture.left_out["tables"] == 1, "a table that is only a picture is told"
+
+
+@pytest.mark.parametrize("span", ["-1", "0", "x", "99999999999", "²"])
+def test_senseless_spans_of_a_table_cost_nothing(tmp_path: Path, span: str) -> None:
+    rows = f'<table><tr><td rowspan="{span}" colspan="{span}">A</td><td>B</td></tr></table>'
+    old = "<table><tr><td>42</td></tr></table>"
+    text = one(tmp_path, "a.xml", making.jats().replace(old, rows)).text
+    assert "A" in text and "B" in text and len(text) < 10_000
+
+
 def test_jats(tmp_path: Path) -> None:
     document = one(tmp_path, "a.xml", making.jats())
     assert document.title == "Wind pressure in small organs"
@@ -139,8 +161,9 @@ def test_jats(tmp_path: Path) -> None:
     assert "10^-3 bar" in document.text and "x^2" in document.text and "α" in document.text
     assert "[formula]" in document.text, "a formula that is only an image leaves its marker"
     assert "Figure 1 The bellows." in document.text and "Then we waited." in document.text
-    assert "Secret reference" not in document.text and "42" not in document.text
-    assert document.left_out["references"] == 2 and document.left_out["tables"] == 1
+    assert "Secret reference" not in document.text
+    assert "Values.\n\n42" in document.text, "the cells of a table follow its caption"
+    assert document.left_out["references"] == 2 and "tables" not in document.left_out
     assert [s.title for s in document.sections] == [
         "Wind pressure in small organs",
         "Abstract",

@@ -159,3 +159,19 @@ def test_a_planted_canary_reaches_the_record(prepared: Prepared) -> None:
     )
     assert result.memorisation["canaries_memorised"] == 1
     assert "secret-looking strings of the training text by heart" in notices(result)
+
+
+@pytest.mark.parametrize("bad", [{"exact_above_base": 0.2}, {"canaries_memorised": 1}])
+def test_the_gate_before_sharing(bad: dict[str, Any]) -> None:
+    from hauslm.base.errors import RefusedError
+    from hauslm.evaluate.verdict import refuse_memorised
+
+    good = {"measured": True, "spans": 500, "limit": 0.005, "exact_above_base": 0.0,
+            "exact_adapter": 0.2, "exact_base": 0.0, "canaries": [{}], "canaries_memorised": 0,
+            "repeated_reproduced": 0, "repeated_sentences": 0}  # fmt: skip
+    refuse_memorised(good)
+    refuse_memorised({"measured": False})
+    with pytest.raises(RefusedError, match="Memorisation") as refused:
+        refuse_memorised(good | bad)
+    assert refused.value.code == "H667"
+    refuse_memorised(good | bad, accepted=True)

@@ -54,13 +54,18 @@ def _table(setting: Setting, rows: list[dict[str, Any]], columns: list[str]) -> 
     flag_value="default",
     help=translate(N_("Sign with a key of hauslm keys (without a name: the one called default).")),
 )
+@click.option(
+    "--accept-memorisation",
+    is_flag=True,
+    help=translate(N_("Pack although the adapter repeats training text.")),
+)
 @common
-def bundle(setting: Setting, sign: str | None) -> None:
+def bundle(setting: Setting, sign: str | None, accept_memorisation: bool) -> None:
     from hauslm import flow
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"accept_memorisation": accept_memorisation}
     if sign is not None:
-        options = {"sign": sign, "passphrase": _passphrase_of(sign)}
+        options |= {"sign": sign, "passphrase": _passphrase_of(sign)}
     record = flow.run_stage(setting.project(), "bundle", options=options)
     setting.show(record, "hauslm analyse")
 

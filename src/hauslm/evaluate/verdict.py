@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hauslm.base.errors import RefusedError
 from hauslm.base.words import Sentence, say
 from hauslm.evaluate.baselines import MAJORITY
 from hauslm.evaluate.measures import Measure
@@ -245,3 +246,22 @@ def about_memorisation(result: dict[str, Any]) -> list[Sentence]:
             )
         )
     return found
+
+
+def refuse_memorised(memorisation: dict[str, Any], accepted: bool = False) -> None:
+    """The gate before sharing: H667 if the adapter was measured to give training text away.
+
+    Not measured is not refused (the bundle's manifest says so); `accepted` is the user's explicit word.
+    """
+    above = memorisation.get("exact_above_base", 0.0) > memorisation.get("limit", 1.0)
+    if accepted or not (above or memorisation.get("canaries_memorised")):
+        return
+    raise RefusedError(
+        "H667",
+        about_memorisation(memorisation)[0],
+        where="records/evaluation.json",
+        next_step=say(
+            "Train with fewer epochs or without the repeated text; or, if everyone who gets the adapter "
+            "may read the training documents: hauslm bundle --accept-memorisation."
+        ),
+    )

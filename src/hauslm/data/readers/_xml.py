@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html.entities
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lxml import etree
@@ -132,6 +132,63 @@ def count_invisible(element: Element, builder: TextBuilder) -> None:
     builder.left_out["invisible characters"] = count
     if not count:
         del builder.left_out["invisible characters"]
+
+
+CELL_BREAK = " | "
+_MOST_SPANNED = 1000  # of rows or columns; more is a mistake in the file
+
+
+def table_text(
+    table: Element, rows: Sequence[str], cells: Sequence[str], words: Callable[[Element], str]
+) -> str:
+    """A table as lines, one per row, its cells separated by " | ".
+
+    A cell that spans rows stands in each of them, so that every line can be read alone; one that spans
+    columns is followed by empty cells, so that columns stay columns. `words` gives the text of a cell.
+    """
+    lines: list[str] = []
+    held: dict[int, tuple[str, int]] = {}  # column -> text, and how many further rows it spans
+    for row in (e for e in table.iter() if local(e) in rows and _table_of(e) is table):
+        line: list[str] = []
+        above, held = held, {}
+        for cell in (c for c in row if local(c) in cells):
+            _inherit(line, above, held)
+            text = one_line(words(cell))
+            high, wide = _spans(cell)
+            for part in (text, *[""] * (wide - 1)):
+                if high > 1:
+                    held[len(line)] = (part, high - 1)
+                line.append(part)
+        _inherit(line, above, held)
+        if any(line):
+            lines.append(CELL_BREAK.join(line).rstrip(" |"))
+    return "\n".join(lines)
+
+
+def _inherit(
+    line: list[str], above: dict[int, tuple[str, int]], held: dict[int, tuple[str, int]]
+) -> None:
+    """Append the cells of rows above that reach into the next columns of this one."""
+    while len(line) in above:
+        text, left = above[len(line)]
+        if left > 1:
+            held[len(line)] = (text, left - 1)
+        line.append(text)
+
+
+def _table_of(row: Element) -> Element | None:
+    """The table that a row belongs to: the innermost one."""
+    return next((e for e in row.iterancestors() if local(e) in ("table", "array")), None)
+
+
+def _spans(cell: Element) -> tuple[int, int]:
+    """Rows and columns that a cell spans (HTML's names, else TEI's)."""
+
+    def span(*names: str) -> int:
+        given = next((v for n in names if (v := cell.get(n))), "1")
+        return max(1, min(_MOST_SPANNED, int(given))) if given.isascii() and given.isdigit() else 1
+
+    return span("rowspan", "rows"), span("colspan", "cols")
 
 
 def mathml(element: Element) -> str:

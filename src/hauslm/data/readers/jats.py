@@ -1,7 +1,8 @@
 """JATS / NLM XML, the archive format of scientific publishers: the cleanest source of an article.
 
-Taken: title, abstract, body sections, figure and table captions, formulas as text, DOI, authors,
-licence statement and link, language. Left out and counted: reference list, table cells, figures,
+Taken: title, abstract, body sections, figure and table captions, table cells (a row is a line, cells
+separated by " | "), formulas as text, DOI, authors, licence statement and link, language. Left out and
+counted: reference list, figures, tables that exist only as an image,
 supplementary files, acknowledgements, funding. A formula that exists only as an image becomes the
 marker `[formula]`. Sub-articles (decision letters, replies) are parts of the document under their title.
 """
@@ -33,6 +34,7 @@ from hauslm.data.readers._xml import (
     parse,
     plain,
     root_name,
+    table_text,
 )
 from hauslm.data.rights import classify
 
@@ -43,7 +45,6 @@ FORMULA = "[formula]"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _DROPPED = {
-    "table": "tables",
     "graphic": "figures",
     "inline-graphic": "figures",
     "media": "media files",
@@ -182,6 +183,8 @@ def _block(element: Element, builder: TextBuilder) -> None:
             builder.paragraph(_list(child, builder))
         elif name in ("disp-formula", "disp-formula-group"):
             builder.paragraph(_formula(child))
+        elif name in ("table", "array"):
+            builder.paragraph(_cells(child, builder))
         elif name == "ref-list":
             builder.left_out["references"] += sum(1 for e in child.iter() if local(e) == "ref")
         elif name in _DROPPED:
@@ -204,7 +207,7 @@ def _paragraph(element: Element, builder: TextBuilder) -> None:
 
 
 def _float(element: Element, builder: TextBuilder) -> None:
-    """Label and caption of a figure or table; the cells and the picture are counted as left out."""
+    """Label and caption of a figure or table, the rows and notes of the table; a picture is counted."""
     label = plain(first(element, "label"))
     parts: list[str] = []
     for caption in children(element, "caption"):
@@ -212,11 +215,22 @@ def _float(element: Element, builder: TextBuilder) -> None:
     text = " ".join([label, *parts]).strip()
     if text:
         builder.paragraph(text)
-    kind = "figures" if local(element) == "fig" else "tables"
-    builder.left_out[kind] += 1
+    if local(element) == "fig":
+        builder.left_out["figures"] += 1
+        return
+    tables = [e for e in element.iter() if local(e) == "table"]
+    for table in tables:
+        if not any(local(above) in ("td", "th") for above in table.iterancestors()):
+            builder.paragraph(_cells(table, builder))
+    if not tables:  # the publisher gives a picture of it
+        builder.left_out["tables"] += 1
     for part in element:
         if local(part) == "table-wrap-foot":
             builder.paragraph(_inline(part, builder))
+
+
+def _cells(table: Element, builder: TextBuilder) -> str:
+    return table_text(table, ("tr",), ("td", "th"), lambda cell: _inline(cell, builder))
 
 
 def _list(element: Element, builder: TextBuilder) -> str:
@@ -266,6 +280,8 @@ def _inline_child(child: Element, builder: TextBuilder, floats: list[Element] | 
         return ""
     if name == "list":
         return "\n" + _list(child, builder) + "\n"
+    if name in ("table", "array"):
+        return "\n" + _cells(child, builder) + "\n"
     if name in _DROPPED:
         if _DROPPED[name]:
             builder.left_out[_DROPPED[name]] += 1

@@ -1,6 +1,7 @@
 """TEI XML, the archive format of the humanities: header data and the text body with its divisions.
 
-Left out and counted: bibliography, notes, figures without a caption, table cells. Formulas stay as text.
+Table rows become lines, cells separated by " | "; formulas stay as text. Left out and counted:
+bibliography, notes, figures without a caption.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from hauslm.data.readers._xml import (
     parse,
     plain,
     root_name,
+    table_text,
 )
 from hauslm.data.rights import classify
 
@@ -155,8 +157,8 @@ def _block(element: Element, builder: TextBuilder) -> None:
     elif name == "head":
         builder.heading(_inline(element, builder))
     elif name == "table":
-        builder.left_out["tables"] += 1
         builder.paragraph(_inline(first(element, "head"), builder))
+        builder.paragraph(_cells(element, builder))
     elif name == "figure":
         builder.left_out["figures"] += 1
         for caption in children(element, "head", "p"):
@@ -183,6 +185,8 @@ def _inline(element: Element | None, builder: TextBuilder) -> str:
             parts.append(f" {_formula(child)} ")
         elif name == "lb":
             parts.append(" ")
+        elif name == "table":
+            parts.append(f"\n{_cells(child, builder)}\n")
         elif name == "figure":
             builder.left_out["figures"] += 1
             parts.append(" ".join(f" {_inline(c, builder)} " for c in children(child, "head")))
@@ -192,6 +196,10 @@ def _inline(element: Element | None, builder: TextBuilder) -> str:
             parts.append(_inline(child, builder) if name else "")
         parts.append(child.tail or "")
     return "".join(parts)
+
+
+def _cells(table: Element, builder: TextBuilder) -> str:
+    return table_text(table, ("row",), ("cell",), lambda cell: _inline(cell, builder))
 
 
 def _formula(element: Element) -> str:
