@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import click
 
 from hauslm.base import egress
@@ -11,12 +13,22 @@ from hauslm.cli.common import Setting, common
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help=translate(N_("Port to listen on.")))
+@click.option(
+    "--engine",
+    type=click.Choice(["transformers", "vllm"]),
+    help=translate(N_("What runs the model; default: serving.engine of the project file.")),
+)
 @common
-def serve(setting: Setting, port: int | None) -> None:
+def serve(setting: Setting, port: int | None, engine: str | None) -> None:
     from hauslm import flow
 
+    project = setting.project()
+    if engine is not None:
+        serving = project.scenario.serving.model_copy(update={"engine": engine})
+        scenario = project.scenario.model_copy(update={"serving": serving})
+        project = dataclasses.replace(project, scenario=scenario)
     egress.shut("loopback")
-    flow.serve(setting.project(), port=port, progress=setting.progress)
+    flow.serve(project, port=port, progress=setting.progress)
 
 
 @click.command()
