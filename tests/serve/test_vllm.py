@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -19,8 +14,7 @@ import pytest
 from hauslm.base.errors import HauslmError, MissingError, RefusedError, UsageError
 from hauslm.base.files import ProjectFolder, write_json
 from hauslm.lm import vllm
-from hauslm.lm.canary import check_canary, make_canary
-from hauslm.lm.interface import BASE
+from hauslm.lm.canary import make_canary
 from hauslm.lm.local import LocalModel
 from hauslm.scenario import Scenario
 from hauslm.serve.vllm import check
@@ -114,7 +108,7 @@ def test_a_process_that_dies_is_told_with_its_last_words(
 ) -> None:
     monkeypatch.setenv("STAND_IN_DIES", "1")
     with (
-        pytest.raises(HauslmError, match="out of memory, says the stand-in.*H820"),
+        pytest.raises(HauslmError, match=r"out of memory, says the stand-in.*H820"),
         vllm.launched(launch_of(tiny_base, {}), TOKEN, tmp_path / "vllm.log", 60),
     ):
         pass
