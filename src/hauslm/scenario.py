@@ -509,7 +509,7 @@ class AnalysisSection(Section):
     max_documents: int | None = Field(
         None, ge=1, description=N_("Analyse at most this many articles.")
     )
-    engine: Literal["transformers", "openai"] = Field(
+    engine: Literal["transformers", "vllm", "openai"] = Field(
         "transformers", description=N_("What runs the model.")
     )
     endpoint: str = Field(
@@ -528,6 +528,12 @@ class ServingSection(Section):
         64, ge=1, le=100000, description=N_("Requests that may wait before 429 is answered.")
     )
     batch_size: int = Field(8, ge=1, le=1024, description=N_("Requests answered in one batch."))
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers", description=N_("What runs the model.")
+    )
+    vllm_python: str = Field(
+        "", description=N_("Python of the environment that vLLM is installed in (engine vllm).")
+    )
 
 
 class Scenario(Section):

@@ -282,17 +282,29 @@ def text_of(api: openai.OpenAI, asked: dict[str, Any]) -> str:
     return str(answer.choices[0].message.content)
 
 
-def test_fifty_at_once_are_not_mixed_up(live: Any, api: openai.OpenAI, tiny: LocalModel) -> None:
-    work = mixed_work(50)
+@pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_many_at_once_are_not_mixed_up(
+    serving: Callable[..., Any], tiny: LocalModel, count: int
+) -> None:
+    """Adapters, schemas, streams and whole answers together, each checked against a run alone."""
+    app = create_app(tiny, token=TOKEN, max_queue=count)
+    with serving(app) as server:
+        url = f"{server.url}/v1"
+        with openai.OpenAI(base_url=url, api_key=TOKEN, max_retries=0, timeout=300) as client:
+            _all_at_once(server, client, tiny, count)
+
+
+def _all_at_once(live: Any, api: openai.OpenAI, tiny: LocalModel, count: int) -> None:
+    work = mixed_work(count)
     steps = live.app.state.metrics.value("hauslm_steps_total")
     rows = live.app.state.metrics.value("hauslm_step_rows_total")
-    start = threading.Barrier(50)
+    start = threading.Barrier(count)
 
     def one(asked: dict[str, Any]) -> str:
-        start.wait(20)
+        start.wait(60)
         return text_of(api, asked)
 
-    with ThreadPoolExecutor(50) as pool:
+    with ThreadPoolExecutor(count) as pool:
         together = list(pool.map(one, work))
     steps = live.app.state.metrics.value("hauslm_steps_total") - steps
     rows = live.app.state.metrics.value("hauslm_step_rows_total") - rows

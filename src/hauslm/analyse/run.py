@@ -82,8 +82,8 @@ def analyse(
     work = folder.work / "analysis"
     with files.lock(work, "analyse"):
         engine = engine_for(scenario, folder, run, model, progress)
-        journal = Journal(work / "journal.jsonl")
         try:
+            journal = Journal(work / "journal.jsonl")
             with journal:
                 return _Job(scenario, folder, template, engine, journal, progress).run()
         except KeyboardInterrupt as error:
@@ -92,6 +92,8 @@ def analyse(
                 say("The analysis was stopped; every finished section is kept."),
                 next_step=say("Run the same command again: it goes on from there."),
             ) from error
+        finally:
+            engine.close()
 
 
 # ---------------------------------------------------------------- the job

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from hauslm.analyse.canary import check_canary
+from hauslm.analyse.canary import check_canary, make_canary
 from hauslm.base.errors import DataError, RefusedError, UsageError
-from hauslm.base.files import ProjectFolder, read_json
+from hauslm.base.files import ProjectFolder, read_json, sha256_file
 from hauslm.base.progress import Progress
 from hauslm.base.words import say
 from hauslm.lm.interface import BASE, LanguageModel
@@ -39,6 +42,7 @@ class Engine:
     adapter: str
     facts: Mapping[str, Any]
     bind_quotes: bool
+    close: Callable[[], None] = lambda: None  # what was started for this job
 
 
 def engine_for(
@@ -54,6 +58,8 @@ def engine_for(
     """
     if model is None and scenario.analysis.engine == "openai":
         return _remote(scenario)
+    if model is None and scenario.analysis.engine == "vllm":
+        return _vllm(scenario, folder, run, progress)
     facts: dict[str, Any] = {"model_sha256": "", "adapter_sha256": ""}
     own = model is None
     if model is None:
@@ -132,6 +138,77 @@ def _remote(scenario: Scenario) -> Engine:
     facts = {"model_sha256": "", "adapter_sha256": "", **_identity(model, BASE)}
     # Endpoints limit the size of enumerations, so quotes are free there and looked up afterwards.
     return Engine(model, BASE, facts, bind_quotes=False)
+
+
+def _vllm(scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: Progress) -> Engine:
+    """vLLM in its own environment, started for this job and stopped after it; canary checked."""
+    from hauslm.catalog.local import find_base, weights_sha256
+    from hauslm.lm import vllm
+    from hauslm.lm.permit import permit_for
+    from hauslm.lm.remote import RemoteModel
+
+    section = scenario.model
+    base = find_base(section.base, section.path, section.revision, folder.root)
+    base_sha256 = weights_sha256(base.path, folder.work / "base-hashes.json")
+    adapters = {}
+    if run is not None:
+        if run.base.get("sha256") not in (None, "", base_sha256):
+            raise RefusedError(
+                "H832",
+                say("The adapter was trained on other weights than the base model has now."),
+                where=str(base.path),
+                next_step=say("Run hauslm train again, or name the base it was trained on."),
+            )
+        path = (folder.root / run.adapter.path).resolve()
+        if (path / "adapter_model.safetensors").is_file():
+            adapters[ADAPTER] = path
+    with socket.socket() as free:
+        free.bind((vllm.HOST, 0))
+        port = free.getsockname()[1]
+    config = read_json(base.path / "config.json")
+    context = int(config.get("max_position_embeddings", section_context(scenario)))
+    template = base.path / "chat_template.jinja"
+    launch = vllm.Launch(
+        scenario.serving.vllm_python, base.path.resolve(), "base-model", port, adapters,
+        max_model_len=context, max_num_seqs=max(8, scenario.analysis.batch_size),
+        chat_template=template.resolve() if template.is_file() else None,
+    )  # fmt: skip
+    progress.say(say("Starting vLLM; its log is {path}.", path=str(folder.logs / "vllm.log")))
+    stack = ExitStack()
+    stack.enter_context(vllm.launched(launch, secrets.token_urlsafe(32), folder.logs / "vllm.log"))
+    try:
+        model = RemoteModel(
+            f"http://{vllm.HOST}:{port}/v1",
+            {BASE: launch.name, **{n: n for n in adapters}},
+            permit_for(scenario, vllm.HOST),
+            context_length=context,
+            key_variable=vllm.KEY_VARIABLE,
+            timeout_s=600.0,
+            concurrency=max(8, scenario.analysis.batch_size),
+            tokenizer=base.path / "tokenizer.json",
+        )
+        for name in adapters:
+            canary = folder.adapter / "canary.json"
+            recorded = read_json(canary) if canary.is_file() else make_canary(model, name)
+            check_canary(model, name, recorded)
+    except BaseException:
+        stack.close()
+        raise
+    facts = {
+        "model_sha256": base_sha256,
+        "adapter_sha256": sha256_file(adapters[ADAPTER] / "adapter_model.safetensors")
+        if adapters
+        else "",
+        **_identity(model, ADAPTER if adapters else BASE),
+        "model": base.id,
+        "engine": '{"name":"vllm"}',
+    }
+    # vLLM's grammars take large enumerations slowly: quotes are free and looked up afterwards.
+    return Engine(model, ADAPTER if adapters else BASE, facts, False, stack.close)
+
+
+def section_context(scenario: Scenario) -> int:
+    return scenario.analysis.endpoint_context
 
 
 def articles(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,13 +47,23 @@ def _where(default: str | None) -> Callable[[F], F]:
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help=translate(N_("Port to listen on.")))
+@click.option(
+    "--engine",
+    type=click.Choice(["transformers", "vllm"]),
+    help=translate(N_("What runs the model; default: serving.engine of the project file.")),
+)
 @_where(None)
 @common
-def serve(setting: Setting, port: int | None, **where: Any) -> None:
+def serve(setting: Setting, port: int | None, engine: str | None, **where: Any) -> None:
     from hauslm import flow
 
+    project = setting.project()
+    if engine is not None:
+        serving = project.scenario.serving.model_copy(update={"engine": engine})
+        scenario = project.scenario.model_copy(update={"serving": serving})
+        project = dataclasses.replace(project, scenario=scenario)
     egress.shut("loopback")
-    flow.serve(setting.project(), port=port, progress=setting.progress, **where)
+    flow.serve(project, port=port, progress=setting.progress, **where)
 
 
 @click.command()

@@ -123,8 +123,14 @@ def distance(a: Sequence[Sequence[Any]], b: Sequence[Sequence[Any]]) -> float:
     A token that only one list holds counts as lying just below the end of the other.
     """
 
+    # Endpoints give no ids: then the spelling of the tokens is compared, on both sides.
+    column = 1 if any(e[0] < 0 for e in (*a, *b)) else 0
+
     def by_token(entries: Sequence[Sequence[Any]]) -> dict[Any, float]:
-        return {(e[0] if e[0] >= 0 else e[1]): float(e[2]) for e in entries}
+        found: dict[Any, float] = {}
+        for entry in entries:  # best first; of two that read the same the better counts
+            found.setdefault(entry[column], float(entry[2]))
+        return found
 
     left, right = by_token(a), by_token(b)
     if not left or not right:

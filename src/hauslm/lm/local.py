@@ -25,7 +25,7 @@ from hauslm.base.errors import HauslmError, RefusedError, UsageError, did_you_me
 from hauslm.base.files import sha256_file, sha256_tree
 from hauslm.base.words import say
 from hauslm.lm import adapters as adapter_files
-from hauslm.lm import scoring
+from hauslm.lm import attention, scoring
 from hauslm.lm.cache import SlotCache, slot_mask
 from hauslm.lm.checks import check_base
 from hauslm.lm.decode import Decoder
@@ -71,6 +71,8 @@ class LocalModel(TextSide):
         self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
         self._window, self._mixed_windows = sliding_window(config)
         self._float_mask = config._attn_implementation != "sdpa"
+        if not self._float_mask and self.device == "cpu":
+            config._attn_implementation = attention.register()
         self._parameters = sum(p.numel() for p in model.parameters())
         self._grammars: Grammars | None = None
         small = self.device == "cpu" and self._parameters < SMALL_MODEL

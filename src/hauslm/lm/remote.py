@@ -135,7 +135,11 @@ class RemoteModel:
         if request.stop:
             body["stop"] = list(request.stop)
         if request.logprobs or request.top_logprobs:
-            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+            # The older completions count alternatives in `logprobs`; chat has two parameters.
+            if request.raw_prompt is not None:
+                body["logprobs"] = request.top_logprobs
+            else:
+                body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         if request.json_schema is not None:
             check(request.json_schema)
             bound = {"name": "row", "schema": request.json_schema, "strict": True}
@@ -297,7 +301,10 @@ def _backoff(attempt: int) -> float:
 
 
 def _logprobs(choice: Any) -> tuple[TokenLogprob, ...]:
-    content = ((choice.get("logprobs") or {}).get("content")) or []
+    found = choice.get("logprobs") or {}
+    if "token_logprobs" in found:
+        return _older_logprobs(found)
+    content = found.get("content") or []
     return tuple(
         TokenLogprob(
             -1,  # endpoints give no ids
@@ -306,6 +313,20 @@ def _logprobs(choice: Any) -> tuple[TokenLogprob, ...]:
             tuple((-1, str(t["token"]), float(t["logprob"])) for t in c.get("top_logprobs") or ()),
         )
         for c in content
+    )
+
+
+def _older_logprobs(found: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
+    """Of /completions: parallel lists, alternatives keyed by their text."""
+    tops = found.get("top_logprobs") or [{}] * len(found["tokens"])
+    return tuple(
+        TokenLogprob(
+            -1,
+            str(token),
+            float(value),
+            tuple((-1, str(t), float(v)) for t, v in sorted(top.items(), key=lambda e: -e[1])),
+        )
+        for token, value, top in zip(found["tokens"], found["token_logprobs"], tops, strict=True)
     )
 
 

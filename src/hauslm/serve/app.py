@@ -27,7 +27,7 @@ from starlette.exceptions import HTTPException
 
 from hauslm.base.errors import HauslmError, UsageError, did_you_mean
 from hauslm.base.files import ProjectFolder
-from hauslm.base.progress import Progress
+from hauslm.base.progress import Progress, Silent
 from hauslm.base.version import __version__
 from hauslm.base.words import say
 from hauslm.lm.interface import BASE, LanguageModel
@@ -67,6 +67,19 @@ def serve(
     Raises what loading raises, and H853-H856 if base, adapter or tokenizer are not those of the
     training or do not work as they should.
     """
+    if scenario.serving.engine == "vllm":
+        from hauslm.serve.vllm import start as start_vllm
+
+        if host is not None or allow_network or tls_cert is not None or tls_key is not None:
+            raise UsageError(
+                "H869",
+                say(
+                    "With vLLM hauslm serves this machine only; host and TLS options do not apply."
+                ),
+                next_step=say("Leave them out, or set serving.engine to transformers."),
+            )
+        start_vllm(scenario, folder, run=run, port=port, progress=progress or Silent())
+        return
     from hauslm.serve.start import start
 
     start(
