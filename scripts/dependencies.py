@@ -35,9 +35,10 @@ LISTED = re.compile(r"LGPL|Lesser General|MPL|Mozilla|EPL|CDDL", re.I)
 FREE = re.compile(
     r"Apache|MIT|BSD|ISC|PSF|Python Software Foundation|Unlicense|CC0|0BSD|Zlib|HPND|BSL-1\.0|Public Domain|NVIDIA", re.I
 )  # fmt: skip
-# Packages of the lock that are for other systems than Linux: (licence, where that was read).
+# Packages of the lock whose metadata cannot be read here or names no licence: (licence, where read).
 KNOWN: dict[str, tuple[str, str]] = {
     "colorama": ("BSD-3-Clause", "metadata of colorama 0.4.6 (Windows only)"),
+    "axe-playwright-python": ("MIT", "LICENSE in the wheel of 0.1.8; its metadata names none"),
     "httpx2-jsfetch": ("BSD-3-Clause", "metadata of httpx2-jsfetch 1.0 (Emscripten only)"),
 }
 
