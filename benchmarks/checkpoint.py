@@ -5,8 +5,8 @@
 The embedded model on the demo's documents. Three ways, taken in turns so that what else the machine does hits all
 alike: `none` (the last step alone is sealed), `beside` (a checkpoint every few steps, written by the thread) and
 `in_its_way` (the same, waited for: how saving works without the thread). Reported per way: seconds and CPU seconds
-of the run's loop (the fastest of the repeats), and the time that the steps stood still for saving, which needs no
-comparison of runs. Every few seconds is far more often than training saves by itself (every 30 s at most).
+of the run's loop (the fastest of the repeats); and, which needs no comparison of runs and so no quiet machine, the
+share of the time that the steps stood still for saving and the share of the processor time that the writing took. Every few seconds is far more often than training saves by itself (every 30 s at most).
 """
 
 from __future__ import annotations
@@ -44,12 +44,18 @@ def one(root: Path, way: str, steps: int, every: int) -> dict[str, float]:
     )
     scenario = project.scenario.model_copy(update={"training": training})
     figures: dict[str, float] = {}
-    real_submit, real_learn = Writer.submit, Leg.learn
+    real_submit, real_learn, real_write = Writer.submit, Leg.learn, Writer._write
+    figures["writer_cpu_seconds"] = 0.0
 
     def submit(self: Writer, snapshot: Any) -> None:
         real_submit(self, snapshot)
         if way == "in_its_way":
             self.wait()
+
+    def write(self: Writer, snapshot: Any) -> None:
+        started = time.thread_time()
+        real_write(self, snapshot)
+        figures["writer_cpu_seconds"] += time.thread_time() - started
 
     def learn(self: Leg) -> None:
         started, cpu = time.perf_counter(), time.process_time()
@@ -64,7 +70,10 @@ def one(root: Path, way: str, steps: int, every: int) -> dict[str, float]:
             p.stat().st_size for p in self.checkpoints.all()[-1].iterdir()
         )
 
-    with mock.patch.object(Writer, "submit", submit), mock.patch.object(Leg, "learn", learn):
+    with (
+        mock.patch.multiple(Writer, submit=submit, _write=write),
+        mock.patch.object(Leg, "learn", learn),
+    ):
         loop.train(
             scenario,
             project.folder,
@@ -115,6 +124,12 @@ def main() -> int:
                 4,
             )
             for w in WAYS
+        },
+        "writer_cpu_share_median": {
+            way: round(
+                sorted(r["writer_cpu_seconds"] / r["cpu_seconds"] for r in rows)[len(rows) // 2], 5
+            )
+            for way, rows in runs.items()
         },
         "held_share_median": {w: round(h, 5) for w, h in held.items()},
         "all": runs,

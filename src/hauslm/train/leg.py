@@ -297,12 +297,11 @@ class Leg:
         except watch.NotFinite as error:
             raise error.refusal(self._keep_last_good(error)) from error
         finally:
-            self.meter.close()
-            self.reporters.close()
-            with suppress(
-                HauslmError, watch.NotFinite
-            ):  # the first failure is the one that is told
+            # The first failure is the one that is told.
+            with suppress(HauslmError, watch.NotFinite):
                 self.writer.wait()
+            self.reporters.close()
+            self.meter.close()
         if self.stop.asked and self.step < total and not self.stopped_early:
             raise Interrupted(
                 "H650",

@@ -195,19 +195,28 @@ def _in_own_mounts(lab: Lab, prepare: Callable[[Project], None], mend: Callable[
     return status == 0
 
 
-def _place(project: Project) -> Path:
+def checkpoint_folder(project: Project) -> Path:
     return project.folder.work / "train" / "checkpoints"
+
+
+def work_folder(project: Project) -> Path:
+    """Checkpoints, metrics, lock, notices: all that the run writes on its way."""
+    return project.folder.work / "train"
+
+
+PLACES = (checkpoint_folder, work_folder)
 
 
 def f4_the_disk_is_full(lab: Lab, long: bool) -> Trials:
     """A tmpfs of k pages, a file-size limit, and ENOSPC, EDQUOT or EIO at every write, fsync and rename."""
-    for pages in range(4, 60, 2 if long else 20):
-        kept = _in_own_mounts(
-            lab,
-            lambda p, n=pages: small_disk(_place(p), f"size={n * 4}k"),
-            lambda p: grow(_place(p), "size=16m"),
-        )
-        yield Trial(kept, f"tmpfs of {pages * 4} KiB")
+    for place in PLACES:
+        for pages in range(4, 60, 2 if long else 20):
+            kept = _in_own_mounts(
+                lab,
+                lambda p, n=pages, w=place: small_disk(w(p), f"size={n * 4}k"),
+                lambda p, w=place: grow(w(p), "size=16m"),
+            )
+            yield Trial(kept, f"tmpfs of {pages * 4} KiB for {place.__name__}")
     for limit in range(500, 20_000, 1000 if long else 9000):
         yield Trial(_under_a_file_limit(lab, limit), f"files of at most {limit} bytes")
     for do in SAVES:
@@ -267,13 +276,14 @@ def _every_call_fails(lab: Lab, do: Callable[[Path, int], None], number: int) ->
 
 def f15_clock_inodes_read_only(lab: Lab, long: bool) -> Trials:
     """The clock jumps by up to years in both directions; the inode table is full; the mount is read-only."""
-    for inodes in range(2, 14, 1 if long else 6):
-        kept = _in_own_mounts(
-            lab,
-            lambda p, n=inodes: small_disk(_place(p), f"size=16m,nr_inodes={n}"),
-            lambda p: grow(_place(p), "nr_inodes=4096"),
-        )
-        yield Trial(kept, f"{inodes} inodes")
+    for place in PLACES:
+        for inodes in range(2, 26, 1 if long else 8):
+            kept = _in_own_mounts(
+                lab,
+                lambda p, n=inodes, w=place: small_disk(w(p), f"size=16m,nr_inodes={n}"),
+                lambda p, w=place: grow(w(p), "nr_inodes=4096"),
+            )
+            yield Trial(kept, f"{inodes} inodes for {place.__name__}")
     yield Trial(_read_only(lab), "read-only mount")
     real, count = time.time, [0]
     for jump in (-4e8, -86400.0, 3600.0, 4e8) if long else (-86400.0, 4e8):
