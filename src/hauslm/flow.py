@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # records and scenario need pydantic; annotations do not
     from hauslm.scenario import Scenario
 
 
-NO_BUNDLE = "H735"  # a whole model was trained
+NO_BUNDLE = "H759"  # a whole model was trained
 FILED_WITHIN_S = 10.0  # a finished training's record, by the process that ran it
 
 
@@ -500,11 +500,11 @@ def _evaluate(project: Project, options: dict[str, Any]) -> Evaluation:
 
 
 def _refuse_a_whole_model(project: Project, run_record: Run) -> None:
-    """H735: bundles and merging are about adapters; a whole model is a folder that stands alone."""
+    """H759: bundles and merging are about adapters; a whole model is a folder that stands alone."""
     if run_record.method != "full":
         return
     raise RefusedError(
-        "H735",
+        "H759",
         say("The whole model was trained (training.method full); there is no adapter to pass on."),
         where=run_record.adapter.path,
         next_step=say(

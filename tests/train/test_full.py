@@ -53,4 +53,4 @@ def test_the_whole_way_with_a_whole_model(tmp_path: Path) -> None:
     for refused in (lambda: flow.bundle(root), lambda: flow.export(root, "merge")):
         with pytest.raises(RefusedError) as caught:
             refused()
-        assert caught.value.code == "H735"
+        assert caught.value.code == "H759"
