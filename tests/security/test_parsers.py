@@ -140,6 +140,7 @@ def test_paths_stay_in_the_project(tmp_path: Any) -> None:
 
 
 def test_a_planted_link_is_replaced_and_never_written_through(tmp_path: Any) -> None:
+    from hauslm.base.errors import MissingError
     from hauslm.base.files import lock, write_sealed
 
     victim = tmp_path / "victim"
@@ -148,7 +149,7 @@ def test_a_planted_link_is_replaced_and_never_written_through(tmp_path: Any) -> 
     write_sealed(tmp_path / "record.json", "new")
     assert victim.read_text() == "untouched" and not (tmp_path / "record.json").is_symlink()
     (tmp_path / ".train.lock").symlink_to(victim)
-    with pytest.raises(OSError), lock(tmp_path, "train"):
+    with pytest.raises(MissingError), lock(tmp_path, "train"):
         pass
     assert victim.read_text() == "untouched"
 

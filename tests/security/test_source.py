@@ -31,7 +31,8 @@ FORBIDDEN_CALLS = {
 # Who may open sockets, and what for; everybody else goes through these.
 NETWORK = {
     "base/netlink.py": "asks the kernel", "base/listen.py": "reads certificates", "base/trap.py": "listens in the trap", "base/egress.py": "is the door",
-    "base/seccomp.py": "lists open sockets", "lm/remote.py": "with a permit", "serve/start.py": "listens",
+    "base/seccomp.py": "lists open sockets", "lm/remote.py": "with a permit",
+    "lm/vllm.py": "asks the vLLM that it started, on loopback", "serve/start.py": "listens",
     "web/app.py": "listens", "prove/trapped.py": "asks the own server",
 }  # fmt: skip
 NETWORK_MODULES = ("socket", "http.client", "ssl", "socketserver", "asyncio.streams")

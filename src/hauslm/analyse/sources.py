@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -162,9 +161,7 @@ def _vllm(scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: 
         path = (folder.root / run.adapter.path).resolve()
         if (path / "adapter_model.safetensors").is_file():
             adapters[ADAPTER] = path
-    with socket.socket() as free:
-        free.bind((vllm.HOST, 0))
-        port = free.getsockname()[1]
+    port = vllm.free_port()
     config = read_json(base.path / "config.json")
     context = int(config.get("max_position_embeddings", section_context(scenario)))
     template = base.path / "chat_template.jinja"

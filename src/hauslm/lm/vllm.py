@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +56,13 @@ class Launch:
     max_num_seqs: int = 64
     chat_template: Path | None = None
     quantisation: str = "none"
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on just now."""
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        return int(free.getsockname()[1])
 
 
 def command(launch: Launch) -> list[str]:
