@@ -13,6 +13,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -400,10 +401,15 @@ def _short_of_memory(project: Project, training: dict[str, Any], step: int, real
 
     import torch
 
-    original, limited = trainer.Compute.loss, [False]
+    original, limited, now = trainer.Compute.loss, [False], [0]
+    real_step = trainer.HouseTrainer.training_step
+
+    def training_step(self: Any, model: Any, inputs: Any, number: Any = None) -> Any:
+        now[0] = inputs["step"] + 1
+        return real_step(self, model, inputs, number)
 
     def loss(self: Any, row: Any) -> Any:
-        if torch.is_grad_enabled() and self.model.training and project_step(project) + 1 >= step:
+        if torch.is_grad_enabled() and self.model.training and now[0] >= step:
             if not real and row.tokens > 40:
                 raise torch.OutOfMemoryError("out of memory (test)")
             if real:
@@ -414,19 +420,13 @@ def _short_of_memory(project: Project, training: dict[str, Any], step: int, real
                 torch.empty(row.tokens * 4_000_000, dtype=torch.uint8)  # 40 tokens fit, 60 do not
         return original(self, row)
 
-    with mock.patch.object(trainer.Compute, "loss", loss):
+    with (
+        mock.patch.object(trainer.Compute, "loss", loss),
+        mock.patch.object(trainer.HouseTrainer, "training_step", training_step),
+    ):
         run = project.run(training)
     assert run.determinism == "statistical"
     assert any("Out of memory" in n.text for n in run.notices)
-
-
-def project_step(project: Project) -> int:
-    """Steps that the running training has finished."""
-    path = project.folder.work / "train" / "metrics.jsonl"
-    import json
-
-    rows = [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
-    return int(rows[-1]["step"]) if rows else 0
 
 
 def f7_not_a_number(lab: Lab, long: bool) -> Trials:
@@ -699,9 +699,11 @@ def _pdf_reader(lab: Lab, number: int) -> bool:
         end = time.monotonic() + 20
         while time.monotonic() < end:
             for child in psutil.Process().children():
-                if child.pid not in before:
-                    child.send_signal(number)
-                    return
+                # Not between fork and exec, where the parent sleeps in the kernel until the child runs.
+                with suppress(psutil.Error):
+                    if child.pid not in before and any("_pdf_child" in a for a in child.cmdline()):
+                        child.send_signal(number)
+                        return
             time.sleep(0.0005)
 
     thread = threading.Thread(target=strike)
