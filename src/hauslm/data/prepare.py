@@ -50,7 +50,7 @@ from hauslm.data.tokens import Tokenizer
 from hauslm.records import Corpus, Plan, Rejected
 from hauslm.scenario import Scenario
 
-FORMAT_VERSION = 1  # of the prepared files; part of the key that decides whether work can go on
+FORMAT_VERSION = 2  # of the prepared files; part of the key that decides whether work can go on
 DEFAULT_SEQ_LEN = 512
 TASK_CHUNK = 2000  # items per unit of work
 
