@@ -116,6 +116,28 @@ def test_a_failed_write_ends_the_run_at_the_next_step(
     assert len(rows) < 20
 
 
+def test_a_last_checkpoint_that_fails_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose last step is not sealed is not done."""
+    real = seal.write_synced
+
+    def full(path: Path, data: bytes) -> None:
+        if "step-000004" in str(path):
+            time.sleep(0.2)  # the steps are over before
+            raise OSError(28, os.strerror(28))
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seal, "write_synced", full)
+        with pytest.raises(MissingError) as caught:
+            project.run({"max_steps": 4, "checkpoint_every_steps": 2})
+    assert caught.value.code == "H510"
+    assert not project.folder.adapter.exists()
+    assert [p.name for p in project.checkpoints] == ["step-000002"]
+    assert project.run({"max_steps": 4, "checkpoint_every_steps": 2}, resume=True).steps == 4
+
+
 def test_a_signal_while_one_is_written_seals_the_step(project: Project) -> None:
     """SIGTERM while the thread writes: that one is waited for, and the step of the signal is sealed too."""
     from hauslm.base.errors import Interrupted

@@ -73,6 +73,18 @@ def disk_error(error: OSError, path: Path) -> MissingError:
     return MissingError("H510", what, next_step=step)
 
 
+@contextmanager
+def disk_trouble(folder: Path) -> Iterator[None]:
+    """What the disk refuses inside the block is told as H510, whichever library met it."""
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in refusals:
+            raise
+        raise disk_error(error, Path(str(error.filename or folder))) from error
+
+
 def write_sealed(path: Path, data: bytes | str, *, mode: int = 0o644) -> str:
     """Write `data` to `path` atomically and durably; returns its sha256.
 

@@ -371,8 +371,6 @@ class Leg:
         over = last or self.stopped_early or self.stop.asked
         if over or self._save_is_due(step):
             self._seal(step)
-        if over:
-            self.writer.wait()
         return not over
 
     def _stop_early_if_due(self, step: int, last: bool) -> None:

@@ -220,6 +220,8 @@ def f4_the_disk_is_full(lab: Lab, long: bool) -> Trials:
             yield Trial(kept, f"tmpfs of {pages * 4} KiB for {place.__name__}")
     for limit in range(500, 20_000, 1000 if long else 9000):
         yield Trial(_under_a_file_limit(lab, limit), f"files of at most {limit} bytes")
+    for limit in range(2500, 20_000, 2500 if long else 9000):
+        yield Trial(_adapter_under_a_file_limit(lab, limit), f"adapter, at most {limit} bytes")
     for do in SAVES:
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO) if long else (errno.EIO,):
             yield from _every_call_fails(lab, do, number)
@@ -242,6 +244,33 @@ def _under_a_file_limit(lab: Lab, limit: int) -> bool:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert lab.finishes(project)
+
+    status = ended(fork(child))
+    lab.drop(project)
+    return status == 0
+
+
+def _adapter_under_a_file_limit(lab: Lab, limit: int) -> bool:
+    """All is sealed, the adapter alone is still to be written (by libraries that use no calls of ours)."""
+    import resource
+
+    project = lab.project()
+    lab.finishes(project)
+    shutil.rmtree(project.folder.adapter)
+
+    def child() -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            project.run(TRAINING, ADAPTER, resume=True)
+        except MissingError as error:
+            assert error.code == "H510"
+            assert not project.folder.adapter.exists(), "half an adapter"
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert lab.finishes(project)
+        assert project.folder.adapter.exists()
 
     status = ended(fork(child))
     lab.drop(project)
