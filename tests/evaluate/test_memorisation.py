@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from hauslm.base.errors import RefusedError
 from hauslm.base.progress import Silent
 from hauslm.evaluate import memorisation
 from hauslm.evaluate.inputs import Text
 from hauslm.evaluate.ledger import Ledger, System
+from hauslm.evaluate.verdict import refuse_memorised
 
 from .conftest import Belief, Knowing, Prepared, indifferent
 from .test_run import fluent, held_out, judged, notices
@@ -163,9 +165,6 @@ def test_a_planted_canary_reaches_the_record(prepared: Prepared) -> None:
 
 @pytest.mark.parametrize("bad", [{"exact_above_base": 0.2}, {"canaries_memorised": 1}])
 def test_the_gate_before_sharing(bad: dict[str, Any]) -> None:
-    from hauslm.base.errors import RefusedError
-    from hauslm.evaluate.verdict import refuse_memorised
-
     good = {"measured": True, "spans": 500, "limit": 0.005, "exact_above_base": 0.0,
             "exact_adapter": 0.2, "exact_base": 0.0, "canaries": [{}], "canaries_memorised": 0,
             "repeated_reproduced": 0, "repeated_sentences": 0}  # fmt: skip
@@ -175,3 +174,14 @@ def test_the_gate_before_sharing(bad: dict[str, Any]) -> None:
         refuse_memorised(good | bad)
     assert refused.value.code == "H667"
     refuse_memorised(good | bad, accepted=True)
+
+
+def test_the_gate_names_the_canary_where_no_span_was_long_enough() -> None:
+    result = {
+        "measured": True, "spans": 0, "exact_above_base": 0.0, "limit": 0.01,
+        "canaries": ["a", "b"], "canaries_memorised": 1, "repeated_reproduced": 0,
+        "repeated_sentences": 0, "rates": {},
+    }  # fmt: skip
+    with pytest.raises(RefusedError) as caught:
+        refuse_memorised(result)
+    assert "secret-looking" in str(caught.value.what)

@@ -16,6 +16,7 @@ from hauslm.base.files import ProjectFolder, write_json
 from hauslm.lm import vllm
 from hauslm.lm.canary import make_canary
 from hauslm.lm.local import LocalModel
+from hauslm.records import Run
 from hauslm.scenario import Scenario
 from hauslm.serve.vllm import check
 
@@ -58,6 +59,22 @@ def test_the_command_line(tiny_base: Path, adapters: dict[str, Path]) -> None:
     assert line[line.index("--lora-modules") + 1 :] == [f"{n}={p}" for n, p in adapters.items()]
     assert "--enable-lora" not in vllm.command(launch_of(tiny_base, {}))
     assert not any("key" in part for part in line)
+
+
+@pytest.mark.parametrize(
+    ("stated", "trained", "form"),
+    [
+        ("auto", "nf4", "nf4"),
+        ("auto", None, "none"),
+        ("none", "nf4", "none"),
+        ("int8", None, "int8"),
+    ],
+)
+def test_the_form_of_the_weights_is_the_stated_one_else_the_trainings(
+    stated: str, trained: str | None, form: str
+) -> None:
+    run = None if trained is None else Run.model_construct(settings={"quantisation": trained})
+    assert vllm.form_of_weights(stated, run) == form
 
 
 def test_what_vllm_cannot_do_is_refused(tiny_base: Path) -> None:

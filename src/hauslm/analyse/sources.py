@@ -149,7 +149,7 @@ def _vllm(scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: 
     section = scenario.model
     base = find_base(section.base, section.path, section.revision, folder.root)
     base_sha256 = weights_sha256(base.path, folder.work / "base-hashes.json")
-    adapters = {}
+    where, adapters = base.path, dict[str, Path]()
     if run is not None:
         if run.base.get("sha256") not in (None, "", base_sha256):
             raise RefusedError(
@@ -159,16 +159,19 @@ def _vllm(scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: 
                 next_step=say("Run hauslm train again, or name the base it was trained on."),
             )
         path = (folder.root / run.adapter.path).resolve()
-        if (path / "adapter_model.safetensors").is_file():
+        if run.method == "full":
+            where = path  # a whole model, not an adapter
+        else:
             adapters[ADAPTER] = path
     port = vllm.free_port()
-    config = read_json(base.path / "config.json")
+    config = read_json(where / "config.json")
     context = int(config.get("max_position_embeddings", section_context(scenario)))
-    template = base.path / "chat_template.jinja"
+    template = where / "chat_template.jinja"
     launch = vllm.Launch(
-        scenario.serving.vllm_python, base.path.resolve(), "base-model", port, adapters,
+        scenario.serving.vllm_python, where.resolve(), "base-model", port, adapters,
         max_model_len=context, max_num_seqs=max(8, scenario.analysis.batch_size),
         chat_template=template.resolve() if template.is_file() else None,
+        quantisation=vllm.form_of_weights(section.quantisation, run),
     )  # fmt: skip
     progress.say(say("Starting vLLM; its log is {path}.", path=str(folder.logs / "vllm.log")))
     stack = ExitStack()

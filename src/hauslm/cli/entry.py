@@ -64,7 +64,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 LISTENING = ("serve", "web")
 # Commands that may reach `analyse`, which may ask an endpoint that the project file names.
 REACH_ANALYSE = ("analyse", "run", "demo")
-_ENDPOINT = re.compile(r"""\bengine["']?\s*:\s*["']?openai\b""")
+_ENDPOINT = re.compile(r"""\bengine["']?\s*:\s*["']?(openai|vllm)\b""")
 
 
 class LazyGroup(click.Group):

@@ -207,8 +207,10 @@ def about_memorisation(result: dict[str, Any]) -> list[Sentence]:
     if not result.get("measured"):
         return found
     if not result["spans"]:
-        return [say("Memorisation could not be measured: no training document is long enough.")]
-    if result["exact_above_base"] > result["limit"]:
+        found.append(
+            say("Memorisation could not be measured: no training document is long enough.")
+        )
+    elif result["exact_above_base"] > result["limit"]:
         found.append(
             say(
                 "Memorisation: the adapter reproduces {adapter:.1%} of {spans:,} training spans word by word, "
@@ -256,9 +258,12 @@ def refuse_memorised(memorisation: dict[str, Any], accepted: bool = False) -> No
     above = memorisation.get("exact_above_base", 0.0) > memorisation.get("limit", 1.0)
     if accepted or not (above or memorisation.get("canaries_memorised")):
         return
+    told = about_memorisation(memorisation)
+    if not memorisation.get("spans"):
+        told = told[1:]  # that no span could be measured is not why it is refused
     raise RefusedError(
         "H667",
-        about_memorisation(memorisation)[0],
+        told[0],
         where="records/evaluation.json",
         next_step=say(
             "Train with fewer epochs or without the repeated text; or, if everyone who gets the adapter "

@@ -25,6 +25,7 @@ from pathlib import Path
 from hauslm.base import egress
 from hauslm.base.errors import HauslmError, MissingError, UsageError
 from hauslm.base.words import say
+from hauslm.records import Run
 
 MODULE = "vllm.entrypoints.openai.api_server"
 HOST = "127.0.0.1"
@@ -56,6 +57,13 @@ class Launch:
     max_num_seqs: int = 64
     chat_template: Path | None = None
     quantisation: str = "none"
+
+
+def form_of_weights(stated: str, run: Run | None) -> str:
+    """model.quantisation, and for 'auto' what the training used: an adapter belongs to that form."""
+    if stated != "auto":
+        return stated
+    return str(run.settings.get("quantisation", "none")) if run is not None else "none"
 
 
 def free_port() -> int:

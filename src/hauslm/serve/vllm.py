@@ -75,9 +75,6 @@ def launch_for(
         else:
             adapters = {own.adapter_name(scenario.name, name): trained}
     template = where / "chat_template.jinja"
-    wanted: str = scenario.model.quantisation
-    if wanted == "auto":
-        wanted = str(run.settings.get("quantisation", "none")) if run is not None else "none"
     return vllm.Launch(
         scenario.serving.vllm_python,
         where.resolve(),
@@ -86,7 +83,7 @@ def launch_for(
         adapters,
         max_num_seqs=scenario.serving.batch_size,
         chat_template=template.resolve() if template.is_file() else None,
-        quantisation=wanted,
+        quantisation=vllm.form_of_weights(scenario.model.quantisation, run),
     )
 
 

@@ -8,7 +8,7 @@ else, one of them is often not running, and the others burn the very processor i
 On a processor oneDNN and torch's wrapper around it keep a thousand compiled kernels each, with their
 workspace, one for every shape they met. Packed documents never have the same shape twice: a run of 12
 steps of the embedded model grew to 2.0 GiB and went on growing; with eight of each it stays at 0.8, which
-is what the plan predicts, at the same speed.
+is what the plan predicts. Whether that costs speed was not measured on a quiet machine.
 """
 
 from __future__ import annotations
