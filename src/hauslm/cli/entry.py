@@ -140,7 +140,9 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
     """
     command = arguments[0] if arguments else ""
     if command in LISTENING:
-        egress.shut("loopback")
+        # A launched vLLM calls itself and is called by us; `cli.serve` adds the filter if it is not.
+        text = " ".join(arguments) + _project_text(arguments)
+        egress.shut("loopback", kernel=not (command == "serve" and "vllm" in text))
         return None
     asks = command in REACH_ANALYSE and bool(_ENDPOINT.search(_project_text(arguments)))
     pushes = command == "push" and "hf" in arguments

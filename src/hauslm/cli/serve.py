@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from hauslm.base import egress
-from hauslm.base.words import N_, translate
+from hauslm.base.words import N_, say, translate
 from hauslm.cli.common import Setting, common
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,7 +62,15 @@ def serve(setting: Setting, port: int | None, engine: str | None, **where: Any) 
         serving = project.scenario.serving.model_copy(update={"engine": engine})
         scenario = project.scenario.model_copy(update={"serving": serving})
         project = dataclasses.replace(project, scenario=scenario)
-    egress.shut("loopback")
+    if project.scenario.serving.engine == "vllm":
+        setting.progress.say(
+            say(
+                "vLLM's processes call each other, so this command runs without the kernel's filter; "
+                "the audit hook guards hauslm itself, and vLLM is told to stay on this machine."
+            )
+        )
+    else:
+        egress.shut("loopback")
     flow.serve(project, port=port, progress=setting.progress, **where)
 
 
