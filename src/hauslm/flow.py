@@ -15,13 +15,14 @@ Rooms are imported when their stage runs: `hauslm --help` and `decide` must not 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hauslm.base import files
-from hauslm.base.errors import DataError, RefusedError, UsageError, did_you_mean
+from hauslm.base.errors import DataError, HauslmError, RefusedError, UsageError, did_you_mean
 from hauslm.base.progress import Progress, Silent
 from hauslm.base.version import __version__
 from hauslm.base.words import N_, Sentence, say, speaking, translate
@@ -40,6 +41,10 @@ if TYPE_CHECKING:  # records and scenario need pydantic; annotations do not
         Run,
     )
     from hauslm.scenario import Scenario
+
+
+NO_BUNDLE = "H735"  # a whole model was trained
+FILED_WITHIN_S = 10.0  # a finished training's record, by the process that ran it
 
 
 @dataclass(frozen=True)
@@ -248,6 +253,9 @@ def _run_needed(project: Project, needed: Stage, wanted: Stage) -> None:
     try:
         run_stage(project, needed.name, force=False)
     except RefusedError as error:
+        if error.code == NO_BUNDLE:
+            _without_bundle(project, error)
+            return
         # Whoever asks for a plan or an adapter has decided already; the refusal stays visible.
         if needed.name != "decide":
             raise
@@ -258,6 +266,11 @@ def _run_needed(project: Project, needed: Stage, wanted: Stage) -> None:
                 wanted=wanted.name,
             )
         )
+
+
+def _without_bundle(project: Project, error: RefusedError) -> None:
+    """A whole model has no bundle; what comes after does without."""
+    project.progress.say(say("No bundle was made: {reason}", reason=error.what))
 
 
 def _execute(project: Project, stage: Stage, options: dict[str, Any]) -> Record:
@@ -300,7 +313,13 @@ def run(
         else:
             tell(stage, "running", 0.0)
             started = time.monotonic()
-            records[stage.record] = run_stage(project, stage.name, prerequisites=False)
+            try:
+                records[stage.record] = run_stage(project, stage.name, prerequisites=False)
+            except RefusedError as error:
+                if error.code != NO_BUNDLE:
+                    raise
+                _without_bundle(project, error)
+                continue
             tell(stage, "done", time.monotonic() - started)
         if stage.name == until:
             return records
@@ -412,6 +431,52 @@ def _train(project: Project, options: dict[str, Any]) -> Run:
     )
 
 
+def train_detached(project: Project, *, resume: bool = True, accept_change: bool = False) -> int:
+    """Start the training as a process of its own; its pid. H410 if one is running."""
+    from hauslm.train import launch
+
+    return launch.start(project.folder, resume=resume, accept_change=accept_change)
+
+
+def train_followed(project: Project) -> tuple[Any, Run | None]:
+    """Show the training of this folder until it ends: its `Status`, and the record if it is done.
+
+    H651 if there was none.
+    """
+    from hauslm.train import launch
+
+    found = launch.follow(project.folder, project.progress)
+    if found.state not in ("none", "done"):
+        return found, None
+    run_record = launch.result(project.folder)
+    end = time.monotonic() + FILED_WITHIN_S
+    while time.monotonic() < end:  # its own process files it, a moment after the room is done
+        filed = _if_sound(project, "run")
+        if filed is not None and filed.created >= run_record.created:
+            return found, filed
+        time.sleep(0.1)
+    return found, run_record
+
+
+def train_status(project: Project) -> Any:
+    """How the training of this folder stands, as a `Status`."""
+    from hauslm.train import launch
+
+    return launch.status(project.folder)
+
+
+@contextmanager
+def telling_how_training_ended(root: Path) -> Iterator[None]:
+    """For `--detach`: also what fails before the training itself begins reaches process.json."""
+    from hauslm.train import process
+
+    try:
+        yield
+    except HauslmError as error:
+        process.failed(files.ProjectFolder(root), error)
+        raise
+
+
 def _evaluate(project: Project, options: dict[str, Any]) -> Evaluation:
     from hauslm.evaluate.run import evaluate as room
 
@@ -424,11 +489,26 @@ def _evaluate(project: Project, options: dict[str, Any]) -> Evaluation:
     )
 
 
+def _refuse_a_whole_model(project: Project, run_record: Run) -> None:
+    """H735: bundles and merging are about adapters; a whole model is a folder that stands alone."""
+    if run_record.method != "full":
+        return
+    raise RefusedError(
+        "H735",
+        say("The whole model was trained (training.method full); there is no adapter to pass on."),
+        where=run_record.adapter.path,
+        next_step=say(
+            "Copy that folder: it is a complete model. hauslm evaluate, analyse and serve use it as it is; with training.method lora there is an adapter to bundle."
+        ),
+    )
+
+
 def _bundle(project: Project, options: dict[str, Any]) -> Bundle:
     from hauslm.share.bundle import bundle as room
     from hauslm.share.canary import make as make_canary
 
     run_record = load_record(project, "run")
+    _refuse_a_whole_model(project, run_record)
     return room(
         project.scenario,
         project.folder,
@@ -657,12 +737,15 @@ def export(project: Project | Path | str, kind: str, target: Path | None = None)
     from hauslm.share.export import export as room
 
     project = _as_project(project)
+    run_record = load_record(project, "run")
+    if kind == "merge" and run_record is not None:
+        _refuse_a_whole_model(project, run_record)
     return room(
         project.scenario,
         project.folder,
         kind,
         target,
-        run=load_record(project, "run"),
+        run=run_record,
         script=lab_script(project.scenario) if kind == "script" else "",
     )
 

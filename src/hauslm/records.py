@@ -427,6 +427,15 @@ class Loss(Value):
     validation_first: float | None = None
 
 
+class StoppedEarly(Value):
+    """The validation loss had not improved for `patience` validations in a row."""
+
+    step: int
+    planned_steps: int
+    best_step: int
+    patience: int
+
+
 class Run(Record):
     """The trained adapter and how it came about."""
 
@@ -446,6 +455,8 @@ class Run(Record):
     history: tuple[dict[str, float], ...] = ()  # step, loss, learning_rate, validation
     determinism: Literal["bitwise", "statistical"]
     resumed_from: tuple[str, ...] = ()
+    stopped_early: StoppedEarly | None = None
+    saving: dict[str, float] = Field(default_factory=dict)  # checkpoints, held and write seconds
     settings: dict[str, Any] = Field(default_factory=dict)
     device: str = "cpu"
     versions: dict[str, str] = Field(default_factory=dict)

@@ -404,6 +404,18 @@ class TrainingSection(Section):
     validate_every_steps: int | None = Field(
         None, ge=1, description=N_("Steps between validations; empty: five times a run.")
     )
+    early_stopping_patience: int | None = Field(
+        3,
+        ge=1,
+        le=1000,
+        description=N_(
+            "Stop after this many validations in a row without a better one; null: never."
+        ),
+    )
+    report_to: list[Literal["tensorboard", "mlflow", "trackio"]] = Field(
+        default_factory=list,
+        description=N_("Also write the figures for these viewers, on this machine only."),
+    )
     use_text: bool = Field(True, description=N_("Train on the raw text of the documents."))
     use_task: bool = Field(True, description=N_("Train on the labelled examples of the task."))
     precision: Literal["auto", "float32", "bfloat16"] = Field(

@@ -27,7 +27,7 @@ def weights(project: Project) -> dict[str, Any]:
 
 
 def test_the_record_tells_what_happened(project: Project) -> None:
-    run = project.run({"max_steps": 30, "learning_rate": 0.02})
+    run = project.run({"max_steps": 30, "learning_rate": 0.02, "early_stopping_patience": None})
     assert run.steps == 30
     assert run.loss.last < run.loss.first
     assert run.loss.validation is not None and run.loss.validation_first is not None
@@ -126,7 +126,7 @@ def test_full_training_writes_a_whole_model(project: Project) -> None:
 
     run = project.run({"method": "full", "learning_rate": 0.001})
     assert run.method == "full"
-    model = AutoModelForCausalLM.from_pretrained(project.folder.adapter)
+    model = AutoModelForCausalLM.from_pretrained(project.folder.trained_model)
     base = AutoModelForCausalLM.from_pretrained(project.folder.root / "base")
     assert run.adapter.parameters == sum(p.numel() for p in model.parameters())
     assert not torch.equal(model.lm_head.weight, base.lm_head.weight)
@@ -139,10 +139,13 @@ def test_checkpointing_activations_changes_nothing(make_project: Callable[..., P
     assert a.adapter.sha256 == b.adapter.sha256
 
 
+OVERFIT = {"max_steps": 60, "learning_rate": 0.05, "validate_every_steps": 5}
+
+
 def test_the_best_adapter_is_kept(project: Project) -> None:
     """A learning rate that overfits: the validation loss rises and the best adapter is written."""
     project.prepare(make_examples(6), make_examples(12, seed=5))
-    run = project.run({"max_steps": 60, "learning_rate": 0.05, "validate_every_steps": 5})
+    run = project.run(OVERFIT | {"early_stopping_patience": None})
     rows = [r for r in run.history if "validation" in r and r["step"] > 0]
     best = min(rows, key=lambda r: r["validation"])
     assert best["step"] < 60
@@ -190,3 +193,56 @@ def test_an_untrained_end_token_is_told(project: Project) -> None:
     project.prepare(examples, make_examples(4, seed=1))
     run = project.run()
     assert any("will not learn to stop" in n.text for n in run.notices)
+
+
+# ---------------------------------------------------------------- early stopping
+
+
+def test_a_rising_validation_loss_ends_the_run_early(project: Project) -> None:
+    project.prepare(make_examples(6), make_examples(12, seed=5))
+    run = project.run(OVERFIT | {"early_stopping_patience": 2})
+    stopped = run.stopped_early
+    assert stopped is not None
+    assert run.steps == stopped.step < stopped.planned_steps == 60
+    assert stopped.step == stopped.best_step + 2 * 5  # two validations later
+    assert run.settings["kept_step"] == stopped.best_step
+    assert "Stopped early" in project.said
+    assert project.checkpoints[-1].name == f"step-{stopped.step:06d}"
+    # The record comes again without training further, and a longer patience is another run.
+    again = project.run(OVERFIT | {"early_stopping_patience": 2}, resume=True)
+    assert again.steps == run.steps and again.adapter.sha256 == run.adapter.sha256
+    assert again.stopped_early == stopped
+
+
+def test_early_stopping_is_the_same_after_an_interruption(
+    make_project: Callable[..., Project],
+) -> None:
+    import signal
+
+    from hauslm.base.errors import Interrupted
+    from hauslm.train.loop import train
+    from tests.train.conftest import corpus_of
+    from tests.train.test_seal import SignalAt
+
+    settings = OVERFIT | {"early_stopping_patience": 2}
+    whole, broken = make_project(), make_project()
+    for one in (whole, broken):
+        one.prepare(make_examples(6), make_examples(12, seed=5))
+    first = whole.run(settings)
+    assert first.stopped_early is not None
+    with pytest.raises(Interrupted):
+        train(
+            broken.scenario(settings, {}),
+            broken.folder,
+            plan=None,
+            corpus=corpus_of(broken.folder),
+            progress=SignalAt(first.stopped_early.best_step + 6, signal.SIGTERM),
+        )
+    second = broken.run(settings, resume=True)
+    assert second.resumed_from and second.stopped_early == first.stopped_early
+    assert second.adapter.sha256 == first.adapter.sha256
+
+
+def test_without_patience_or_validation_nothing_stops_early(project: Project) -> None:
+    project.prepare(make_examples(6), [])
+    assert project.run({"max_steps": 8}).stopped_early is None

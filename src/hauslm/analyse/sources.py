@@ -87,6 +87,7 @@ def _local(
     base = find_base(section.base, section.path, section.revision, folder.root)
     base_sha256 = weights_sha256(base.path, folder.work / "base-hashes.json")
     adapters: dict[str, Path] = {}
+    weights, name = base.path, base.id
     if run is not None:
         if run.base.get("sha256") not in (None, "", base_sha256):
             raise RefusedError(
@@ -96,11 +97,12 @@ def _local(
                 next_step=say("Run hauslm train again, or name the base it was trained on."),
             )
         path = (folder.root / run.adapter.path).resolve()
-        if (path / "adapter_model.safetensors").is_file():
+        if run.method == "full":  # a whole model, which stands in the base's place
+            weights, name = path, f"{base.id}, trained"
+            base_sha256 = weights_sha256(path, folder.work / "base-hashes.json")
+        elif (path / "adapter_model.safetensors").is_file():
             adapters[ADAPTER] = path
-    model = LocalModel.load(
-        base.path, adapters, name=base.id, batch_size=scenario.analysis.batch_size
-    )
+    model = LocalModel.load(weights, adapters, name=name, batch_size=scenario.analysis.batch_size)
     return model, {
         "model_sha256": base_sha256,
         "adapter_sha256": model.adapter_sha256(ADAPTER) if adapters else "",

@@ -237,6 +237,11 @@ class ProjectFolder:
         return self.root / "adapter"
 
     @property
+    def trained_model(self) -> Path:
+        """Where training.method full writes: a whole model, not an adapter."""
+        return self.root / "trained_model"
+
+    @property
     def bundles(self) -> Path:
         return self.root / "bundles"
 

@@ -24,6 +24,23 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _span(seconds: float) -> str:
+    """A time as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+# Figures that have a name and a unit; others are shown as they are called.
+FIGURES: dict[str, Callable[[Any], Sentence]] = {
+    "loss": lambda v: say("loss {value:.3f}", value=v),
+    "validation": lambda v: say("validation {value:.3f}", value=v),
+    "tokens_per_second": lambda v: say("{value:,.0f} tokens/s", value=v),
+    "memory_gib": lambda v: say("{value:.1f} GiB", value=v),
+    "remaining_seconds": lambda v: say("{time} left", time=_span(v)),
+    "cost_eur": lambda v: say("about {value:.2f} EUR in all", value=v),
+}
+
+
 class Terminal:
     """Progress for people: a bar on a terminal, plain lines elsewhere, nothing with --quiet."""
 
@@ -46,14 +63,20 @@ class Terminal:
         if self.quiet:
             return
         name = as_text(title, self.language)
-        shown = "  ".join(
-            f"{k} {as_text(v, self.language) if isinstance(v, Sentence) else _figure(v)}"
-            for k, v in figures.items()
-        )
+        shown = "  ".join(self._shown(k, v) for k, v in figures.items())
+        if self.tty and not sys.stderr.isatty():  # the terminal was closed; the run goes on
+            self._pause()
+            self.tty = False
         if self.tty:
             self._bar(name, done, total, shown)
         else:
             self._line(name, done, total, shown)
+
+    def _shown(self, name: str, value: Any) -> str:
+        """A figure with its name and unit in the reader's language."""
+        if name in FIGURES:
+            return FIGURES[name](value).text(self.language)
+        return f"{name} {as_text(value, self.language) if isinstance(value, Sentence) else _figure(value)}"
 
     def _line(self, name: str, done: float, total: float | None, shown: str) -> None:
         finished = total is not None and done >= total

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from hauslm.base.words import N_, translate
+from hauslm.base.errors import Interrupted
+from hauslm.base.words import N_, say, translate
 from hauslm.cli.common import Setting, common
 
 NEXT = {
@@ -84,9 +85,58 @@ def prepare(setting: Setting) -> None:
     is_flag=True,
     help=translate(N_("Go on although data or settings changed; the record says so.")),
 )
+@click.option(
+    "--detach",
+    is_flag=True,
+    help=translate(N_("Start it in the background and return; --attach follows it.")),
+)
+@click.option(
+    "--attach",
+    is_flag=True,
+    help=translate(N_("Follow the run of this folder, also one of another terminal.")),
+)
 @common
-def train(setting: Setting, resume: bool, accept_change: bool) -> None:
-    _stage(setting, "train", resume=resume, accept_change=accept_change)
+def train(
+    setting: Setting, resume: bool, accept_change: bool, detach: bool, attach: bool
+) -> int | None:
+    from hauslm import flow
+
+    if attach:
+        return _attach(setting)
+    if detach:
+        pid = flow.train_detached(setting.project(), resume=resume, accept_change=accept_change)
+        setting.progress.say(say("The training runs as process {pid}.", pid=pid))
+        setting.weiter("hauslm train --attach")
+        return None
+    with flow.telling_how_training_ended(setting.folder):
+        _stage(setting, "train", resume=resume, accept_change=accept_change)
+    return None
+
+
+def _attach(setting: Setting) -> int | None:
+    """Show the run until it ends; then its record, or what it failed with and its exit code."""
+    from hauslm import flow
+
+    project = setting.project()
+    try:
+        found, record = flow.train_followed(project)
+    except KeyboardInterrupt:
+        setting.progress.close()
+        setting.progress.say(say("No longer following; the training goes on."))
+        return 0
+    if found.state != "done":
+        setting.progress.close()
+        click.echo(found.message or _gone(found.pid), err=True)
+        return found.exit_code or Interrupted.exit_code
+    setting.show(record, NEXT["train"])
+    return None
+
+
+def _gone(pid: int) -> str:
+    return say(
+        "Process {pid} ended without a word: it was killed. hauslm train goes on from its newest checkpoint.",
+        pid=pid,
+    ).text()
 
 
 @click.command()

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hauslm.base.errors import RefusedError
 from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
 from hauslm.records import Corpus, Plan, Said
 from hauslm.scenario import Scenario
-from hauslm.train import presets, seal, watch
+from hauslm.train import presets, reporters, seal, watch
 from hauslm.train.settings import Facts, Settings, resolve
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Inputs:
     device: str
     versions: dict[str, str]
     identity: seal.Identity
+    eur_per_hour: float | None  # what an hour of training costs, by the plan; None: it does not say
 
     @property
     def tokens(self) -> int:
@@ -93,6 +95,14 @@ def read(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     facts = _facts(base, store, usable, device)
     settings = resolve(scenario, plan, facts)
+    reporters.check(settings.report_to)
+    if settings.method == "full" and base.path.resolve() == folder.trained_model.resolve():
+        raise RefusedError(
+            "H615",
+            say("Training would write over its own base model."),
+            where=str(base.path),
+            next_step=say("Give the base folder another name and set model.path to it."),
+        )
     for sentence in (*base.notes, *said, watch.end_token(store, usable, _end_ids(base.config))):
         notices.tell(sentence)
     validation, validation_usable = _validation(prepared, notices)
@@ -120,7 +130,14 @@ def read(
         device=device,
         versions=_versions(device),
         identity=identity,
+        eur_per_hour=_eur_per_hour(plan),
     )
+
+
+def _eur_per_hour(plan: Plan | None) -> float | None:
+    if plan is None or plan.cost.unit != "EUR" or plan.time.hours.value <= 0:
+        return None
+    return plan.cost.value / plan.time.hours.value
 
 
 def _validation(prepared: Path, notices: Notices) -> tuple[ExampleStore | None, list[int]]:

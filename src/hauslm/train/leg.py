@@ -9,26 +9,31 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hauslm.base.errors import Interrupted, RefusedError
+from hauslm.base.errors import HauslmError, Interrupted, RefusedError
 from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
 from hauslm.records import Said
 from hauslm.train import adapters, model, presets, seal, signals, watch
 from hauslm.train.inputs import Inputs, Notices, plain_json
-from hauslm.train.meter import Energy, Meter, PeakMemory
+from hauslm.train.meter import Energy, Meter, PeakMemory, figures_of
+from hauslm.train.reporters import Reporters
+from hauslm.train.writer import Writer
 
 if TYPE_CHECKING:
     import torch
 
     from hauslm.train.trainer import Compute, HouseTrainer
 
-# A save may take 1/50 of the time at most: the next one waits 50 times as long as the last one took.
+# A save may hold the run up for 1/50 of the time at most: the next one waits 50 times as long as the
+# last one held it up, and twice as long as the writing took beside the steps.
 SAVE_SHARE = 50
+WRITE_SHARE = 2
 SHORTEST_SAVE_INTERVAL_S = 30.0
 
 
@@ -73,7 +78,8 @@ class Leg:
         self.resumed_from: list[str] = []
         self.step = 0
         self.last_save = time.monotonic()
-        self.last_save_seconds = 0.0
+        self.last_held = 0.0  # seconds
+        self.stopped_early = False
 
     # ------------------------------------------------------------ 2. where to begin
 
@@ -85,6 +91,7 @@ class Leg:
             self.inputs.versions,
             self.settings.keep_checkpoints,
         )
+        self.writer = Writer(self.checkpoints, fixed=("best",))  # `Best` holds copies of its own
         found = self.checkpoints.newest_sound() if resume else None
         if found is None:
             self._set_aside()
@@ -93,7 +100,8 @@ class Leg:
             self.notices.tell(
                 say("Checkpoint {name} is damaged and was passed over: {why}", name=name, why=why)
             )
-        over = found.snapshot.step >= found.snapshot.state["steps"]
+        state = found.snapshot.state
+        over = found.snapshot.step >= state["steps"] or state["stopped_early"]
         if over and not accept_change and seal.differences(found.identity, self.inputs.identity):
             # A finished run of something else: nothing unfinished is lost by beginning anew.
             self._set_aside()
@@ -131,6 +139,7 @@ class Leg:
         self.checkpoints.parent = found.manifest_sha256
         state = found.snapshot.state
         self.bitwise = self.bitwise and state["bitwise"]
+        self.stopped_early = state["stopped_early"]
         told = list(self.notices.said)
         self.notices.said[:] = [Said.model_validate(n) for n in state["notices"]]
         self.notices.said += [n for n in told if n not in self.notices.said]
@@ -226,6 +235,9 @@ class Leg:
         state = self.found.snapshot.state if self.found else {}
         self.start = self.found.snapshot.step if self.found else 0
         self.meter = Meter(self.work, self.start, state.get("meter", {}))
+        self.reporters = Reporters(
+            self.settings.report_to, self.work, self.folder.root.name, self.start
+        )
         self.watcher = watch.Watcher(state.get("watcher"))
         self.micro_batch = float(state.get("micro_batch", self.settings.micro_batch_size))
         self.rows: list[list[int]] = []
@@ -236,7 +248,9 @@ class Leg:
         self._settle_interval()
         if self.losses.validation_first is None:
             self.losses.validation_first = self._validate(0)
-            self.meter.write({"step": 0, "validation": self.losses.validation_first})
+            row = {"step": 0, "validation": self.losses.validation_first}
+            self.meter.write(row)
+            self.reporters.write(row)
 
     def _settle_interval(self) -> None:
         """Steps between validations: the user's, or what the run can afford."""
@@ -269,20 +283,27 @@ class Leg:
         """Trainer's loop from the start step to the end, an interruption or a failure."""
         total = self.schedule.steps
         self.step = self.start
-        if self.start >= total:
+        if self.start >= total or self.stopped_early:
             self.meter.close()
+            self.reporters.close()
             return
         from hauslm.train.trainer import make_trainer
 
         self.trainer: HouseTrainer = make_trainer(self)
+        self.seconds_at_start = self.meter.seconds
         try:
             self.trainer.train()
+            self.writer.wait()
         except watch.NotFinite as error:
-            path = self._seal(error.step - 1)
-            raise error.refusal(self.folder.relative(path)) from error
+            raise error.refusal(self._keep_last_good(error)) from error
         finally:
             self.meter.close()
-        if self.stop.asked and self.step < total:
+            self.reporters.close()
+            with suppress(
+                HauslmError, watch.NotFinite
+            ):  # the first failure is the one that is told
+                self.writer.wait()
+        if self.stop.asked and self.step < total and not self.stopped_early:
             raise Interrupted(
                 "H650",
                 say(
@@ -293,6 +314,15 @@ class Leg:
                 where=self.folder.relative(self.checkpoints.folder),
                 next_step=say("hauslm train --resume continues exactly there."),
             )
+
+    def _keep_last_good(self, error: watch.NotFinite) -> str:
+        """Seal the step before, if its values are sound; where the last good checkpoint lies, if any."""
+        with suppress(watch.NotFinite):
+            if error.what != "values":
+                self._seal(error.step - 1)
+            self.writer.wait()
+        found = self.checkpoints.all()
+        return self.folder.relative(found[-1]) if found else ""
 
     def begin(self, state: Any, optimizer: Any, scheduler: Any) -> None:
         """Trainer is ready: give it the state of the checkpoint."""
@@ -307,6 +337,7 @@ class Leg:
     def after_step(self, step: int, rate: float, seconds: float, cpu_seconds: float) -> bool:
         """Measure, watch, validate, seal. False: stop here."""
         self.step = step
+        self.writer.check()
         figures, total = self.trainer.figures, self.schedule.steps
         self.bitwise = self.bitwise and not self.trainer.halved
         self.meter.step(figures.tokens, figures.labels, seconds)
@@ -324,28 +355,48 @@ class Leg:
             "tokens_per_second": round(figures.tokens / seconds, 1),
             "cpu_seconds": round(cpu_seconds, 4),  # of this step, all threads
             "seconds": round(self.meter.seconds, 3),
+            "memory_gib": round(self.memory.now_gib(), 3),
+            "remaining_seconds": round(self._remaining_seconds(), 1),
         }
+        if self.inputs.eur_per_hour is not None:
+            # of the whole run: what it has cost and what is still to come, at the plan's rate
+            hours = (row["seconds"] + row["remaining_seconds"]) / 3600
+            row["cost_eur"] = round(hours * self.inputs.eur_per_hour, 4)
         last = step >= total
         if self.rows and (step % self.validate_every == 0 or last):
             row["validation"] = self._validate(step)
+            self._stop_early_if_due(step, last)
         self.meter.write(row)
-        self._show(step, figures.loss)
-        if last or self.stop.asked or self._save_is_due(step):
+        self.reporters.write(row)
+        self.progress.step(say("Training"), step, total, **figures_of(row, self.losses.validation))
+        over = last or self.stopped_early or self.stop.asked
+        if over or self._save_is_due(step):
             self._seal(step)
-        return not self.stop.asked
+        if over:
+            self.writer.wait()
+        return not over
 
-    def _show(self, step: int, loss: float) -> None:
-        done_here = max(1, step - self.start)
-        seconds_each = self.meter.leg_seconds / done_here
-        self.progress.step(
-            say("Training"),
-            step,
-            self.schedule.steps,
-            loss=loss,
-            validation=self.losses.validation,
-            tokens_per_second=self.meter.tokens_per_second,
-            remaining_seconds=(self.schedule.steps - step) * seconds_each,
+    def _stop_early_if_due(self, step: int, last: bool) -> None:
+        """The validation loss has not improved for long: the rest would only cost."""
+        patience = self.settings.early_stopping_patience
+        if last or patience is None or self.watcher.stale < patience:
+            return
+        self.stopped_early = True
+        self.notices.tell(
+            say(
+                "Stopped early in step {step} of {total}: {times} validations in a row were no better than that of step {best_step}. training.early_stopping_patience changes it.",
+                step=step,
+                total=self.schedule.steps,
+                times=self.watcher.stale,
+                best_step=self.best.step,
+            )
         )
+
+    def _remaining_seconds(self) -> float:
+        """By the pace of this process: steps, and the validations and saves among them."""
+        done_here = max(1, self.step - self.start)
+        left = self.schedule.steps - self.step
+        return left * (self.meter.seconds - self.seconds_at_start) / done_here
 
     def _validate(self, step: int) -> float:
         """Validation loss now; keeps the adapter if it is the best so far."""
@@ -376,12 +427,18 @@ class Leg:
         every = self.settings.checkpoint_every_steps
         if every:
             return step % every == 0
-        wait = max(SHORTEST_SAVE_INTERVAL_S, SAVE_SHARE * self.last_save_seconds)
+        if self.writer.busy:
+            return False
+        wait = max(
+            SHORTEST_SAVE_INTERVAL_S,
+            SAVE_SHARE * self.last_held,
+            WRITE_SHARE * self.writer.last_write_seconds,
+        )
         return time.monotonic() - self.last_save >= wait
 
-    def _seal(self, step: int) -> Path:
-        """A sealed checkpoint of everything that continuing needs."""
-        started = time.monotonic()
+    def _seal(self, step: int) -> None:
+        """Begin a sealed checkpoint of everything that continuing needs (see writer.py)."""
+        held = self.writer.held_seconds
         tensors, plain = seal.optimizer_state(self.optimizer)
         groups: dict[str, seal.Tensors] = {
             "trainable": model.trainable(self.model),
@@ -405,11 +462,11 @@ class Leg:
             "bitwise": self.bitwise,
             "notices": [n.model_dump(mode="json") for n in self.notices.said],
             "resumed_from": self.resumed_from,
+            "stopped_early": self.stopped_early,
         }
-        path = self.checkpoints.save(seal.Snapshot(step, groups, state))
+        self.writer.submit(seal.Snapshot(step, groups, state))
         self.last_save = time.monotonic()
-        self.last_save_seconds = self.last_save - started
-        return path
+        self.last_held = self.writer.held_seconds - held
 
     # ------------------------------------------------------------ 6. the adapter
 
@@ -419,7 +476,7 @@ class Leg:
         if after != self.frozen_before:
             raise watch.frozen_changed(self.frozen_before, after)
         total, best = self.schedule.steps, self.best
-        if best.tensors is not None and best.step != total:
+        if best.tensors is not None and best.step != self.step:
             model.load_trainable(self.model, best.tensors)
             self.notices.tell(
                 say(
@@ -430,6 +487,10 @@ class Leg:
                 )
             )
         given = self.inputs
-        return model.save(
-            self.model, self.settings, self.folder.adapter, given.base.path, given.base_name
-        )
+        return model.save(self.model, self.settings, self.target, given.base.path, given.base_name)
+
+    @property
+    def target(self) -> Path:
+        """The folder that is written at the end: the adapter, or the whole model."""
+        full = self.settings.method == "full"
+        return self.folder.trained_model if full else self.folder.adapter

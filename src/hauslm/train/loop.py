@@ -12,7 +12,7 @@ from hauslm.base.files import ProjectFolder, lock
 from hauslm.base.progress import Progress
 from hauslm.records import Corpus, Plan, Run
 from hauslm.scenario import Scenario
-from hauslm.train import signals, threads
+from hauslm.train import process, signals, threads
 
 
 def train(
@@ -35,16 +35,22 @@ def train(
     H410 a second run in this folder, H510 the disk, H53x the base.
     """
     threads.settle()
-    with lock(folder.work / "train", "train"), signals.listening() as stop:
+    # `told` says how it ended after the lock is free: whoever reads that may start the next run at once.
+    with (
+        process.Told(folder, progress) as told,
+        lock(folder.work / "train", "train"),
+        signals.listening(folder.logs / "train.log") as stop,
+    ):
+        told.begin()
         from hauslm.train import inputs, record
         from hauslm.train.leg import Leg
         from hauslm.train.model import quiet
 
         with quiet():
             # 1. What goes in: examples, base, settings, and the identity they make.
-            notices = inputs.Notices(progress)
+            notices = inputs.Notices(told)
             given = inputs.read(scenario, folder, plan, corpus, notices)
-            leg = Leg(given, folder, notices, progress, stop)
+            leg = Leg(given, folder, notices, told, stop)
 
             # 2. Where to begin: at step 0 or at the newest sound checkpoint.
             leg.find_checkpoint(resume, accept_change)
@@ -60,4 +66,4 @@ def train(
 
             # 6. The best adapter as a plain PEFT folder, and the record.
             digest = leg.write_adapter()
-            return record.record_of(leg, digest)
+            return told.done(record.record_of(leg, digest))

@@ -81,6 +81,13 @@ def _rows_up_to(path: Path, step: int) -> list[dict[str, Any]]:
         return [row for row in journal.rows if row.get("step", 0) <= step]
 
 
+def figures_of(row: dict[str, Any], validation: float | None) -> dict[str, Any]:
+    """What is shown beside the bar: from a row of metrics.jsonl, and the newest validation loss."""
+    keys = ("tokens_per_second", "memory_gib", "remaining_seconds", "cost_eur")
+    shown = {"loss": row.get("loss"), "validation": validation} | {k: row.get(k) for k in keys}
+    return {k: v for k, v in shown.items() if v is not None}
+
+
 def thinned(rows: list[dict[str, Any]], limit: int = 400) -> tuple[dict[str, float], ...]:
     """At most about `limit` rows for the record (every validation is kept); the file has them all."""
     every = max(1, -(-len(rows) // limit))
@@ -110,6 +117,14 @@ class PeakMemory:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             self._since_reset = True
         self.before = _status("VmRSS")
+
+    def now_gib(self) -> float:
+        """Memory that is held now, GiB: resident (CPU) or allocated (GPU)."""
+        if self.device == "cuda":
+            import torch
+
+            return torch.cuda.memory_allocated() / GIB
+        return _status("VmRSS") / GIB
 
     def quantity(self, date: str) -> Quantity:
         if self.device == "cuda":

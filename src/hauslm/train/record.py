@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hauslm.base.quantity import measured
 from hauslm.base.words import as_text, say
-from hauslm.records import AdapterFile, Loss, Run, Said
+from hauslm.records import AdapterFile, Loss, Run, Said, StoppedEarly
 from hauslm.train.inputs import plain_json
 from hauslm.train.meter import thinned
 
@@ -22,7 +22,7 @@ def record_of(leg: Leg, adapter_sha256: str) -> Run:
     best = leg.best
     return Run(
         adapter=AdapterFile(
-            path=folder.relative(folder.adapter),
+            path=folder.relative(leg.target),
             sha256=adapter_sha256,
             parameters=leg.parameters,
             config=given.settings.adapter,
@@ -33,8 +33,8 @@ def record_of(leg: Leg, adapter_sha256: str) -> Run:
             "sha256": given.base_sha256,
         },
         method=given.settings.method,
-        steps=given.schedule.steps,
-        epochs=given.schedule.epochs_done(given.schedule.steps),
+        steps=leg.step,
+        epochs=given.schedule.epochs_done(leg.step),
         tokens=meter.tokens,
         tokens_per_second=measured(
             meter.tokens_per_second,
@@ -54,11 +54,35 @@ def record_of(leg: Leg, adapter_sha256: str) -> Run:
         history=thinned(meter.rows),
         determinism="bitwise" if leg.bitwise else "statistical",
         resumed_from=tuple(leg.resumed_from),
+        stopped_early=_stopped_early(leg),
+        saving=_saving(leg),
         settings=_settings(leg),
         device=given.device,
         versions=given.versions,
         notices=tuple(leg.notices.said),
     )
+
+
+def _stopped_early(leg: Leg) -> StoppedEarly | None:
+    if not leg.stopped_early:
+        return None
+    return StoppedEarly(
+        step=leg.step,
+        planned_steps=leg.schedule.steps,
+        best_step=leg.best.step,
+        patience=leg.settings.early_stopping_patience or 0,
+    )
+
+
+def _saving(leg: Leg) -> dict[str, float]:
+    """What the checkpoints of this process cost: times in seconds, share of the steps' time."""
+    writer, steps = leg.writer, leg.meter.leg_seconds
+    return {
+        "checkpoints": writer.written,
+        "held_seconds": round(writer.held_seconds, 4),
+        "write_seconds": round(writer.write_seconds, 4),
+        "held_share": round(writer.held_seconds / steps, 5) if steps else 0.0,
+    }
 
 
 def _settings(leg: Leg) -> dict[str, Any]:
@@ -67,7 +91,7 @@ def _settings(leg: Leg) -> dict[str, Any]:
     values: dict[str, Any] = plain_json(settings.plain())
     values["validate_every_steps"] = leg.validate_every
     values["steps"] = schedule.steps
-    values["kept_step"] = leg.best.step if leg.best.step >= 0 else schedule.steps
+    values["kept_step"] = leg.best.step if leg.best.step >= 0 else leg.step
     values["packing_proof"] = {"logits": leg.proof.logits, "loss": leg.proof.loss}
     values["reasons"] = {
         name: Said.of(reason).model_dump(mode="json") for name, reason in settings.reasons.items()

@@ -106,14 +106,21 @@ class Checkpoints:
 
     def save(self, snapshot: Snapshot) -> Path:
         """Seal a checkpoint; when this returns it is on the disk and verified. MissingError H510 when
-        the disk refuses; every older checkpoint is then untouched."""
+        the disk refuses; every older checkpoint is then untouched. A step that is sealed already stays
+        as it is: taking a sound one away, even for its equal, would leave a moment without it."""
         final = self.folder / f"step-{snapshot.step:06d}"
+        if final.exists():
+            with suppress(DamagedCheckpoint):
+                sealed, digest = verify(final)
+                if sealed["identity_sha256"] == self.identity.sha256():
+                    self.parent = digest
+                    return final
         staged = self.folder / f".{final.name}.{secrets.token_hex(4)}.tmp"
         try:
             staged.mkdir()
             manifest = self._write(staged, snapshot)
             fsync_folder(staged)
-            if final.exists():  # the same step again: after a damaged one was passed over
+            if final.exists():  # a damaged one, passed over
                 shutil.rmtree(final)
             staged.rename(final)
             fsync_folder(self.folder)

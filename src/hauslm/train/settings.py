@@ -40,6 +40,8 @@ class Settings:
     validate_every_steps: int | None
     checkpoint_every_steps: int | None
     keep_checkpoints: int
+    early_stopping_patience: int | None  # validations; None: never
+    report_to: tuple[str, ...]
     reasons: dict[str, Sentence] = field(default_factory=dict, compare=False)
 
     @property
@@ -49,7 +51,7 @@ class Settings:
 
     def identity(self) -> dict[str, Any]:
         """Everything the adapter depends on, as JSON (checkpoint housekeeping left out)."""
-        left_out = {"reasons", "checkpoint_every_steps", "keep_checkpoints"}
+        left_out = {"reasons", "checkpoint_every_steps", "keep_checkpoints", "report_to"}
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 
     def plain(self) -> dict[str, Any]:
@@ -137,6 +139,8 @@ def resolve(scenario: Scenario, plan: Plan | None, facts: Facts) -> Settings:
         validate_every_steps=training.validate_every_steps,
         checkpoint_every_steps=training.checkpoint_every_steps,
         keep_checkpoints=training.keep_checkpoints,
+        early_stopping_patience=training.early_stopping_patience,
+        report_to=tuple(training.report_to),
         reasons=chooser.reasons,
     )
 

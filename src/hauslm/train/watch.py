@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hauslm.base.errors import DataError, RefusedError
@@ -29,7 +30,11 @@ RISE = 0.01  # a validation loss 1 % above the best one is told
 
 
 class NotFinite(Exception):
-    """A loss or gradient is NaN or infinite; the parameters were not touched."""
+    """`what` (loss, gradient, values: adapter or optimizer) is NaN or infinite in `step`.
+
+    With loss and gradient the parameters were not touched; with values they are lost, and the
+    checkpoint before is the last good one.
+    """
 
     def __init__(self, what: str, step: int) -> None:
         super().__init__(what, step)
@@ -37,19 +42,21 @@ class NotFinite(Exception):
         self.step = step
 
     def refusal(self, kept: str) -> RefusedError:
-        what = (
-            say("The loss of step {step} is not a number.", step=self.step)
-            if self.what == "loss"
-            else say("The gradient of step {step} is not finite.", step=self.step)
+        what = {
+            "loss": say("The loss of step {step} is not a number.", step=self.step),
+            "gradient": say("The gradient of step {step} is not finite.", step=self.step),
+        }.get(
+            self.what,
+            say("After step {step} the adapter holds values that are not finite.", step=self.step),
         )
-        return RefusedError(
-            "H630",
-            what,
-            where=kept,
-            next_step=say(
+        again = (
+            say(
                 "The adapter before this step is sealed; set a lower training.learning_rate and continue from it with --resume --accept-change."
-            ),
+            )
+            if kept
+            else say("Set a lower training.learning_rate and start again.")
         )
+        return RefusedError("H630", what, where=kept, next_step=again)
 
 
 def usable_examples(store: ExampleStore, counts: NDArray[Any]) -> tuple[list[int], list[Sentence]]:
@@ -159,9 +166,15 @@ class Watcher:
         self.recent: deque[float] = deque(state.get("recent", []), maxlen=SPIKE_WINDOW)
         self.spikes = int(state.get("spikes", 0))
         self.rises = int(state.get("rises", 0))
+        self.stale = int(state.get("stale", 0))  # validations in a row that were no better
 
     def state(self) -> dict[str, Any]:
-        return {"recent": list(self.recent), "spikes": self.spikes, "rises": self.rises}
+        return {
+            "recent": list(self.recent),
+            "spikes": self.spikes,
+            "rises": self.rises,
+            "stale": self.stale,
+        }
 
     def loss(self, step: int, value: float) -> Sentence | None:
         """A notice when the loss jumps out of what it was."""
@@ -182,7 +195,8 @@ class Watcher:
         return said
 
     def validation(self, step: int, value: float, best: float, best_step: int) -> Sentence | None:
-        """A notice when the validation loss has risen above its best."""
+        """A notice when the validation loss has risen above its best; counts those that are no better."""
+        self.stale = 0 if value < best else self.stale + 1
         if math.isfinite(best) and value > best * (1 + RISE):
             self.rises += 1
             if self.rises == 1:
@@ -194,6 +208,14 @@ class Watcher:
                     best_step=best_step,
                 )
         return None
+
+
+def all_finite(groups: Mapping[str, Mapping[str, torch.Tensor]], step: int) -> None:
+    """NotFinite if any value that would be kept is not: a bad adapter is never sealed."""
+    for tensors in groups.values():
+        for tensor in tensors.values():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise NotFinite("values", step)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
