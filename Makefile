@@ -18,6 +18,7 @@ help:
 	@echo "make demo   the whole way on the embedded model (creates $(VENV) first)"
 	@echo "make test   all tests, on the CPU, without network"
 	@echo "make lint   ruff, mypy --strict, import-linter, translations"
+	@echo "make test-faults   the long fault campaign of training; writes docs/reliability.md"
 	@echo "make test-all | bench | lock | wheel | clean"
 
 $(BIN)/python:
@@ -48,13 +49,14 @@ demo: install
 	@echo "== $$(( $$(date +%s) - $(STARTED) )) s in all"
 
 test: install
-	$(BIN)/python -m pytest -n 2 -m "not slow and not faults"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: install
-	$(BIN)/python -m pytest -n 2 -m "not faults"
+	$(BIN)/python -m pytest -n 2
 
+# About a quarter of an hour: 200 random kills, every save point, every fault of the table; writes docs/reliability.md.
 test-faults: install
-	$(BIN)/python -m pytest -m faults
+	$(BIN)/python scripts/reliability.py run
 
 lint: install
 	$(BIN)/ruff check .
