@@ -140,7 +140,10 @@ def frozen_sum(model: Any) -> float:
     total = 0.0
     for parameter in model.parameters():
         if not parameter.requires_grad and parameter.numel():
-            flat = parameter.detach().reshape(-1)
+            value = parameter.detach()
+            flat = (value.to_local() if hasattr(value, "to_local") else value).reshape(-1)
+            if not flat.numel():  # a shard of a small tensor may be empty
+                continue
             stride = max(1, flat.numel() // 64)
             total += float(flat[::stride].double().abs().sum())
     return total
