@@ -451,9 +451,7 @@ def train_detached(
     """Start the training as a process of its own; its pid. H410 if one is running."""
     from hauslm.train import launch
 
-    return launch.start(
-        project.folder, resume=resume, accept_change=accept_change, several=shape
-    )
+    return launch.start(project.folder, resume=resume, accept_change=accept_change, several=shape)
 
 
 def train_followed(project: Project) -> tuple[Any, Run | None]:

@@ -260,7 +260,8 @@ def _shard(compute: Any, ranks: Ranks) -> list[str]:
     mesh = init_device_mesh("cuda" if ranks.backend == "nccl" else "cpu", (ranks.world,))
     for layer in layers:
         learns = {p for p in layer.parameters() if p.requires_grad}
-        fully_shard(layer, mesh=mesh, ignored_params=learns)
+        # Sharded again after each pass, each layer for itself: what is looked at is the shard.
+        fully_shard(layer, mesh=mesh, ignored_params=learns, reshard_after_forward=True)
     return [type(layer).__name__ for layer in layers]
 
 
@@ -421,4 +422,7 @@ def _rank(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # By its own name: as __main__ this module's RankLost would be another class than the one leg.py knows.
+    from hauslm.train.distributed import main as named
+
+    sys.exit(named())

@@ -254,7 +254,10 @@ class Leg:
         self.start = self.found.snapshot.step if self.found else 0
         self.meter = Meter(self.work, self.start, state.get("meter", {}))
         self.reporters = Reporters(
-            self.settings.report_to if self.ranks.first else (), self.work, self.folder.root.name, self.start
+            self.settings.report_to if self.ranks.first else (),
+            self.work,
+            self.folder.root.name,
+            self.start,
         )
         self.watcher = watch.Watcher(state.get("watcher"))
         self.micro_batch = float(state.get("micro_batch", self.settings.micro_batch_size))
