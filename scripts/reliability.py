@@ -31,10 +31,11 @@ def run(only: list[str], mutations: bool) -> dict[str, Any]:
     """Cause every fault of the table; what was tried and kept."""
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault("LANGUAGE", "en")
-    from hauslm.base import egress
     from tests.train.campaign.lab import Lab, may_mount
     from tests.train.campaign.mutations import MUTATIONS, first_failure
     from tests.train.campaign.table import FAULTS
+
+    from hauslm.base import egress
 
     egress.shut("loopback", kernel=False)
     result: dict[str, Any] = {"faults": {}, "mutations": []}

@@ -401,6 +401,7 @@ class Corpus(Record):
     rights: dict[str, int] = Field(default_factory=dict)
     token_histogram: dict[str, int] = Field(default_factory=dict)
     tokenizer_sha256: str = ""
+    template_sha256: str = ""
     characters_per_token: float = 0.0
     tokenizers: dict[str, float] = Field(default_factory=dict)  # others' characters per token
     samples: tuple[Sample, ...] = ()

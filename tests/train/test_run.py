@@ -246,3 +246,28 @@ def test_early_stopping_is_the_same_after_an_interruption(
 def test_without_patience_or_validation_nothing_stops_early(project: Project) -> None:
     project.prepare(make_examples(6), [])
     assert project.run({"max_steps": 8}).stopped_early is None
+
+
+@pytest.mark.parametrize(
+    ("file", "word"), [("tokenizer.json", "tokenizer"), ("chat_template.jinja", "chat template")]
+)
+def test_examples_in_another_form_than_the_base_speaks_are_refused(
+    project: Project, file: str, word: str
+) -> None:
+    """What training saw and what serving will write must be the same."""
+    from hauslm.base.files import sha256_file
+    from hauslm.data.tokens import template_sha256
+    from hauslm.train import inputs
+
+    base = project.folder.root / "base"
+    (base / "tokenizer.json").write_text("{}", encoding="utf-8")
+    corpus = inputs.Corpus.model_construct(
+        tokenizer_sha256=sha256_file(base / "tokenizer.json"), template_sha256=template_sha256(base)
+    )
+    found = type("Base", (), {"path": base})
+    inputs._check_template(found, corpus)  # type: ignore[arg-type]
+    (base / file).write_text("{{ messages }}", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        inputs._check_template(found, corpus)  # type: ignore[arg-type]
+    assert caught.value.code == "H635"
+    assert word in str(caught.value)

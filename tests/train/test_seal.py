@@ -286,6 +286,22 @@ def test_every_damaged_file_is_seen_and_the_older_one_used(tmp_path: Path, how: 
         assert str(found.damaged[0][1])
 
 
+def test_a_flipped_bit_anywhere_in_a_manifest_is_seen(tmp_path: Path) -> None:
+    checkpoints_in(tmp_path).save(small_snapshot(1))
+    folder = tmp_path / "step-000001"
+    path = folder / seal.MANIFEST
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in (0, 1, 5):  # 5: capital and small letters
+            data = bytearray(whole)
+            data[place] ^= 1 << bit
+            path.write_bytes(bytes(data))
+            with pytest.raises(seal.DamagedCheckpoint):
+                seal.verify(folder)
+    path.write_bytes(whole)
+    seal.verify(folder)
+
+
 def test_a_damaged_checkpoint_is_named_and_the_run_still_the_same(
     project: Project, whole: str
 ) -> None:

@@ -77,8 +77,8 @@ def test_a_frozen_parameter_that_changes_is_refused(
     real = trainer.Compute.loss
 
     def drifting(self: Any, row: Any) -> torch.Tensor:
-        with torch.no_grad():
-            self.causal.get_input_embeddings().weight.mul_(1.001)
+        with torch.no_grad():  # one value of one parameter
+            self.causal.get_input_embeddings().weight[17, 3].add_(0.001)
         result: torch.Tensor = real(self, row)
         return result
 

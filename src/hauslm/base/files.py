@@ -73,6 +73,18 @@ def disk_error(error: OSError, path: Path) -> MissingError:
     return MissingError("H510", what, next_step=step)
 
 
+@contextmanager
+def disk_trouble(folder: Path) -> Iterator[None]:
+    """What the disk refuses inside the block is told as H510, whichever library met it."""
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in refusals:
+            raise
+        raise disk_error(error, Path(str(error.filename or folder))) from error
+
+
 def write_sealed(path: Path, data: bytes | str, *, mode: int = 0o644) -> str:
     """Write `data` to `path` atomically and durably; returns its sha256.
 
@@ -127,9 +139,12 @@ class Journal:
         self.torn_bytes = 0
         self._fsync_every = fsync_every
         self._unsynced = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows = list(self._read_and_mend())
-        self._stream = path.open("ab")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.rows = list(self._read_and_mend())
+            self._stream = path.open("ab")
+        except OSError as error:
+            raise disk_error(error, path) from error
 
     def _read_and_mend(self) -> Iterator[dict[str, Any]]:
         if not self.path.exists():
@@ -157,15 +172,18 @@ class Journal:
     def append(self, row: dict[str, Any]) -> None:
         try:
             self._stream.write(canonical_json(row) + b"\n")
-            self._unsynced += 1
-            if self._unsynced >= self._fsync_every:
-                self.sync()
         except OSError as error:
             raise disk_error(error, self.path) from error
+        self._unsynced += 1
+        if self._unsynced >= self._fsync_every:
+            self.sync()
 
     def sync(self) -> None:
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        try:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise disk_error(error, self.path) from error
         self._unsynced = 0
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from hauslm.data.ngrams import Overlap
 from hauslm.data.split import SPLITS, TRAIN, Assignment
 from hauslm.data.store import ExampleStore
 from hauslm.data.task import Task, TaskItem
-from hauslm.data.tokens import Tokenizer
+from hauslm.data.tokens import Tokenizer, template_sha256
 from hauslm.estimate import shape
 from hauslm.records import Corpus, Documents, Plan, Rejected, Sample, Split, sentences
 from hauslm.scenario import Scenario
@@ -84,6 +84,7 @@ def record(p: Prepared) -> Corpus:
         rights=dict(sorted(rights.items())),
         token_histogram=histogram(p.document_tokens),
         tokenizer_sha256=p.tokenizer.sha256,
+        template_sha256=template_sha256(p.tokenizer.folder),
         characters_per_token=_per_token(p),
         tokenizers=dict(sorted(p.tokenizers.items())),
         samples=samples(p.stores, p.tokenizer),

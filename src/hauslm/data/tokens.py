@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as RustTokenizer
 
 from hauslm.base.errors import DataError, MissingError
-from hauslm.base.files import read_json, sha256_file
+from hauslm.base.files import read_json, sha256_bytes, sha256_file
 from hauslm.base.words import say
 
 # For base models that come without a template. `lm` and `bundle` write the same text.
@@ -57,6 +57,28 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    value = read_json(path) if path.is_file() else {}
+    return value if isinstance(value, dict) else {}
+
+
+def template_source(folder: Path) -> str | None:
+    """The base's own chat template, or None."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    value = _optional_json(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(value, list):
+        named = {v.get("name"): v.get("template") for v in value if isinstance(v, Mapping)}
+        value = named.get("default") or next(iter(named.values()), None)
+    return value if isinstance(value, str) else None
+
+
+def template_sha256(folder: Path) -> str:
+    """Of the template that conversations of this base are written with (ours, if it has none)."""
+    return sha256_bytes((template_source(folder) or PLAIN_TEMPLATE).encode())
 
 
 class Tokenizer:
@@ -93,9 +115,7 @@ class Tokenizer:
         self._model_config = self._optional_json("config.json")
 
     def _optional_json(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        value = read_json(path) if path.is_file() else {}
-        return value if isinstance(value, dict) else {}
+        return _optional_json(self.folder / name)
 
     # ------------------------------------------------------------ facts
 
@@ -242,14 +262,7 @@ class Tokenizer:
 
     @cached_property
     def _template_source(self) -> str | None:
-        path = self.folder / "chat_template.jinja"
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-        value = self._config.get("chat_template")
-        if isinstance(value, list):
-            named = {v.get("name"): v.get("template") for v in value if isinstance(v, Mapping)}
-            value = named.get("default") or next(iter(named.values()), None)
-        return value if isinstance(value, str) else None
+        return template_source(self.folder)
 
     @cached_property
     def _template(self) -> Any:

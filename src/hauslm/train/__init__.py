@@ -8,7 +8,9 @@
     trainer.py    transformers' Trainer, our way     proof.py     packed = unpacked, shown each time
     seal.py       checkpoints never half-written     watch.py     silent failures made loud
     meter.py      metrics.jsonl, memory, energy      record.py    the record of the run
-    launch.py     the run as a process of its own    signals.py, threads.py
+    writer.py     written beside the run             reporters.py TensorBoard, MLflow, Trackio, if asked
+    process.py    how it stands, for anybody         launch.py    the run as a process of its own
+    signals.py    stop, and a terminal that closes   threads.py   how threads wait
 
 Nothing here imports torch before it is called: modules that need it are imported inside functions.
 """

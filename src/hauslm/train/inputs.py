@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hauslm.base.errors import RefusedError
-from hauslm.base.files import ProjectFolder
+from hauslm.base.errors import DataError, RefusedError
+from hauslm.base.files import ProjectFolder, sha256_file
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
 from hauslm.records import Corpus, Plan, Said
@@ -96,6 +96,7 @@ def read(
     facts = _facts(base, store, usable, device)
     settings = resolve(scenario, plan, facts)
     reporters.check(settings.report_to)
+    _check_template(base, corpus)
     if settings.method == "full" and base.path.resolve() == folder.trained_model.resolve():
         raise RefusedError(
             "H615",
@@ -131,6 +132,29 @@ def read(
         versions=_versions(device),
         identity=identity,
         eur_per_hour=_eur_per_hour(plan),
+    )
+
+
+def _check_template(base: BaseFolder, corpus: Corpus) -> None:
+    """DataError H635 if the base would now speak in other tokens or another form than the examples."""
+    from hauslm.data.tokens import template_sha256
+
+    where = base.path / "tokenizer.json"
+    found = sha256_file(where) if where.is_file() else ""
+    if corpus.tokenizer_sha256 and found != corpus.tokenizer_sha256:
+        what = say("The examples were made with another tokenizer than the base has now.")
+    elif corpus.template_sha256 and template_sha256(base.path) != corpus.template_sha256:
+        what = say("The examples were made with another chat template than the base has now.")
+        where = base.path / "chat_template.jinja"
+    else:
+        return
+    raise DataError(
+        "H635",
+        what,
+        where=str(where),
+        next_step=say(
+            "Put the file back, or run hauslm prepare again: serving uses what is there."
+        ),
     )
 
 

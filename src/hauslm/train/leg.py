@@ -194,10 +194,10 @@ class Leg:
         if self.ranks.several:
             values = seal.tensors_sha256(model.trainable(self.model))
             self.ranks.must_agree(say("the adapter at the start"), values)
-            frozen = f"{watch.frozen_sum(self.model):.9e}"
-            self.ranks.must_agree(say("the base in memory"), distributed.digest_of([frozen]))
+            sums = [f"{n}={v}" for n, v in watch.frozen_sums(self.model).items()]
+            self.ranks.must_agree(say("the base in memory"), distributed.digest_of(sums))
         self.ranks.wrap(self.compute)
-        self.frozen_before = watch.frozen_sum(self.model)
+        self.frozen_before = watch.frozen_sums(self.model)
 
     def _variant(self) -> adapters.Variant | None:
         if self.settings.method == "full":
@@ -322,12 +322,11 @@ class Leg:
                 self._seal(self.trainer.state.global_step)
             raise distributed.lost(error, self._where()) from error
         finally:
-            self.meter.close()
-            self.reporters.close()
-            with suppress(
-                HauslmError, watch.NotFinite
-            ):  # the first failure is the one that is told
+            # The first failure is the one that is told.
+            with suppress(HauslmError, watch.NotFinite):
                 self.writer.wait()
+            self.reporters.close()
+            self.meter.close()
         if self.stop.asked and self.step < total and not self.stopped_early:
             raise Interrupted(
                 "H650",
@@ -402,8 +401,6 @@ class Leg:
         over = last or self.stopped_early or self.stop.asked
         if over or self._save_is_due(step):
             self._seal(step)
-        if over:
-            self.writer.wait()
         return not over
 
     def _stop_early_if_due(self, step: int, last: bool) -> None:
@@ -504,9 +501,7 @@ class Leg:
 
     def write_adapter(self) -> str:
         """The best adapter as a plain PEFT folder; returns the sha256 of its weights file."""
-        after = watch.frozen_sum(self.model)
-        if after != self.frozen_before:
-            raise watch.frozen_changed(self.frozen_before, after)
+        watch.frozen_unchanged(self.frozen_before, watch.frozen_sums(self.model))
         total, best = self.schedule.steps, self.best
         if best.tensors is not None and best.step != self.step:
             model.load_trainable(self.model, best.tensors)

@@ -8,7 +8,7 @@ steps in `leg.py`.
 
 from __future__ import annotations
 
-from hauslm.base.files import ProjectFolder, lock
+from hauslm.base.files import ProjectFolder, disk_trouble, lock
 from hauslm.base.progress import Progress
 from hauslm.records import Corpus, Plan, Run
 from hauslm.scenario import Scenario
@@ -40,6 +40,7 @@ def train(
     # `told` says how it ended after the lock is free: whoever reads that may start the next run at once.
     with (
         process.Told(folder, progress) as told,
+        disk_trouble(folder.root),
         lock(folder.work / "train", "train" if ranks.first else f"train-{ranks.rank}"),
         signals.listening(folder.logs / "train.log") as stop,
     ):

@@ -7,8 +7,10 @@ saving it as a plain PEFT folder that loads without hauslm.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging as standard_logging
 import os
+import re
 import secrets
 import shutil
 import warnings
@@ -250,6 +252,8 @@ def save(
 ) -> str:
     """Write the adapter (or the whole model) as one folder, old or new but never half; returns the
     sha256 of its weights file."""
+    from safetensors import SafetensorError
+
     staged = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -260,9 +264,18 @@ def save(
         _exchange(staged, target)
     except OSError as error:
         raise disk_error(error, target) from error
+    except SafetensorError as error:  # its own kind, also when the disk refuses
+        raise disk_error(_os_error(error), target) from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return sha256_file(target / weights_name(settings))
+
+
+def _os_error(error: Exception) -> OSError:
+    """safetensors tells the system's error in words: '... (os error 28)'."""
+    found = re.search(r"os error (\d+)", str(error))
+    number = int(found[1]) if found else errno.EIO
+    return OSError(number, os.strerror(number))
 
 
 def weights_name(settings: Settings) -> str:

@@ -181,7 +181,12 @@ class Checkpoints:
 
     def _prune(self) -> None:
         for path in self.all()[: -self.keep]:
-            shutil.rmtree(path, ignore_errors=True)
+            # First out of the names that count, for good: killed half-way, none of those is half there.
+            leaving = self.folder / f".{path.name}.{secrets.token_hex(4)}.tmp"
+            with suppress(OSError):
+                path.rename(leaving)
+                fsync_folder(self.folder)
+            shutil.rmtree(leaving, ignore_errors=True)
 
     # ------------------------------------------------------------ reading
 

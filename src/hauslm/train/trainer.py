@@ -283,7 +283,7 @@ def make_trainer(leg: Leg) -> HouseTrainer:
 
     s, total = leg.settings, leg.schedule.steps
     arguments = TrainingArguments(
-        output_dir=str(leg.work / "trainer"),
+        output_dir=str(leg.work),  # Trainer makes it and, as it is set here, writes nothing to it
         max_steps=total,
         per_device_train_batch_size=1,  # an item is a whole optimizer step
         gradient_accumulation_steps=1,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hauslm.base.errors import DataError, RefusedError
@@ -135,28 +135,34 @@ def without_gradient(model: Any) -> Sentence | None:
     )
 
 
-def frozen_sum(model: Any) -> float:
-    """A checksum of the frozen parameters: the sum of a fixed sample of each."""
-    total = 0.0
-    for parameter in model.parameters():
-        if not parameter.requires_grad and parameter.numel():
-            value = parameter.detach()
-            flat = (value.to_local() if hasattr(value, "to_local") else value).reshape(-1)
-            if not flat.numel():  # a shard of a small tensor may be empty
-                continue
-            stride = max(1, flat.numel() // 64)
-            total += float(flat[::stride].double().abs().sum())
-    return total
+def frozen_sums(model: Any) -> dict[str, int]:
+    """A checksum of each frozen parameter over all its bits, by name."""
+    import torch
+
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return {
+        name: int(p.contiguous().view(whole[p.element_size()]).sum(dtype=torch.int64))
+        for name, p in _frozen_here(model)
+        if p.numel()
+    }
 
 
-def frozen_changed(before: float, after: float) -> RefusedError:
-    return RefusedError(
+def _frozen_here(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The frozen parameters as this process holds them: of a sharded one (FSDP) its shard."""
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            value = p.detach()
+            yield name, value.to_local() if hasattr(value, "to_local") else value
+
+
+def frozen_unchanged(before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    """RefusedError H633 if a frozen parameter is not what it was."""
+    changed = next((n for n in before if before[n] != after.get(n)), None)
+    if changed is None:
+        return
+    raise RefusedError(
         "H633",
-        say(
-            "A frozen parameter of the base changed during the run ({before:g} -> {after:g}).",
-            before=before,
-            after=after,
-        ),
+        say("The frozen parameter {name} of the base changed during the run.", name=changed),
         next_step=say("Report this with the log; the adapter was not written."),
     )
 

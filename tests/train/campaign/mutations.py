@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-TESTS = ("tests/train/test_seal.py", "tests/train/test_faults_table.py")
+TESTS = tuple(f"tests/train/test_{name}.py" for name in ("seal", "writer", "faults_table"))
 # The quick ones that look at checkpoints; a mutation may name more.
-CHOSEN = "dying_at or power_loss or damaged_file or lies or promise_is_kept and (F2 or F3)"
+CHOSEN = "dying_at or power_loss or damaged_file or manifest_is_seen or lies or promise_is_kept and (F2 or F3)"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         SEAL,
         "            verify(final)\n        except",
         "            pass\n        except",
-    ),  # fmt: skip
+    ),
     Mutation("keeping two: one is kept", SEAL, "self.all()[: -self.keep]", "self.all()[:-1]"),
     Mutation(
         "the writer's own copy of the values",
@@ -71,9 +71,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "waiting for the writer at the end of a run",
         "train/leg.py",
-        "        if over:\n            self.writer.wait()\n",
-        "",
-        "promise_is_kept and F5",
+        "            self.trainer.train()\n            self.writer.wait()\n",
+        "            self.trainer.train()\n",
+        "last_checkpoint",
     ),
     Mutation(
         "the check for values that are not finite",

@@ -13,6 +13,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -195,21 +196,32 @@ def _in_own_mounts(lab: Lab, prepare: Callable[[Project], None], mend: Callable[
     return status == 0
 
 
-def _place(project: Project) -> Path:
+def checkpoint_folder(project: Project) -> Path:
     return project.folder.work / "train" / "checkpoints"
+
+
+def work_folder(project: Project) -> Path:
+    """Checkpoints, metrics, lock, notices: all that the run writes on its way."""
+    return project.folder.work / "train"
+
+
+PLACES = (checkpoint_folder, work_folder)
 
 
 def f4_the_disk_is_full(lab: Lab, long: bool) -> Trials:
     """A tmpfs of k pages, a file-size limit, and ENOSPC, EDQUOT or EIO at every write, fsync and rename."""
-    for pages in range(4, 60, 2 if long else 20):
-        kept = _in_own_mounts(
-            lab,
-            lambda p, n=pages: small_disk(_place(p), f"size={n * 4}k"),
-            lambda p: grow(_place(p), "size=16m"),
-        )
-        yield Trial(kept, f"tmpfs of {pages * 4} KiB")
+    for place in PLACES:
+        for pages in range(4, 60, 2 if long else 20):
+            kept = _in_own_mounts(
+                lab,
+                lambda p, n=pages, w=place: small_disk(w(p), f"size={n * 4}k"),
+                lambda p, w=place: grow(w(p), "size=16m"),
+            )
+            yield Trial(kept, f"tmpfs of {pages * 4} KiB for {place.__name__}")
     for limit in range(500, 20_000, 1000 if long else 9000):
         yield Trial(_under_a_file_limit(lab, limit), f"files of at most {limit} bytes")
+    for limit in range(2500, 20_000, 2500 if long else 9000):
+        yield Trial(_adapter_under_a_file_limit(lab, limit), f"adapter, at most {limit} bytes")
     for do in SAVES:
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO) if long else (errno.EIO,):
             yield from _every_call_fails(lab, do, number)
@@ -232,6 +244,33 @@ def _under_a_file_limit(lab: Lab, limit: int) -> bool:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert lab.finishes(project)
+
+    status = ended(fork(child))
+    lab.drop(project)
+    return status == 0
+
+
+def _adapter_under_a_file_limit(lab: Lab, limit: int) -> bool:
+    """All is sealed, the adapter alone is still to be written (by libraries that use no calls of ours)."""
+    import resource
+
+    project = lab.project()
+    lab.finishes(project)
+    shutil.rmtree(project.folder.adapter)
+
+    def child() -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            project.run(TRAINING, ADAPTER, resume=True)
+        except MissingError as error:
+            assert error.code == "H510"
+            assert not project.folder.adapter.exists(), "half an adapter"
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert lab.finishes(project)
+        assert project.folder.adapter.exists()
 
     status = ended(fork(child))
     lab.drop(project)
@@ -267,13 +306,14 @@ def _every_call_fails(lab: Lab, do: Callable[[Path, int], None], number: int) ->
 
 def f15_clock_inodes_read_only(lab: Lab, long: bool) -> Trials:
     """The clock jumps by up to years in both directions; the inode table is full; the mount is read-only."""
-    for inodes in range(2, 14, 1 if long else 6):
-        kept = _in_own_mounts(
-            lab,
-            lambda p, n=inodes: small_disk(_place(p), f"size=16m,nr_inodes={n}"),
-            lambda p: grow(_place(p), "nr_inodes=4096"),
-        )
-        yield Trial(kept, f"{inodes} inodes")
+    for place in PLACES:
+        for inodes in range(2, 26, 1 if long else 8):
+            kept = _in_own_mounts(
+                lab,
+                lambda p, n=inodes, w=place: small_disk(w(p), f"size=16m,nr_inodes={n}"),
+                lambda p, w=place: grow(w(p), "nr_inodes=4096"),
+            )
+            yield Trial(kept, f"{inodes} inodes for {place.__name__}")
     yield Trial(_read_only(lab), "read-only mount")
     real, count = time.time, [0]
     for jump in (-4e8, -86400.0, 3600.0, 4e8) if long else (-86400.0, 4e8):
@@ -390,10 +430,15 @@ def _short_of_memory(project: Project, training: dict[str, Any], step: int, real
 
     import torch
 
-    original, limited = trainer.Compute.loss, [False]
+    original, limited, now = trainer.Compute.loss, [False], [0]
+    real_step = trainer.HouseTrainer.training_step
+
+    def training_step(self: Any, model: Any, inputs: Any, number: Any = None) -> Any:
+        now[0] = inputs["step"] + 1
+        return real_step(self, model, inputs, number)
 
     def loss(self: Any, row: Any) -> Any:
-        if torch.is_grad_enabled() and self.model.training and project_step(project) + 1 >= step:
+        if torch.is_grad_enabled() and self.model.training and now[0] >= step:
             if not real and row.tokens > 40:
                 raise torch.OutOfMemoryError("out of memory (test)")
             if real:
@@ -404,19 +449,13 @@ def _short_of_memory(project: Project, training: dict[str, Any], step: int, real
                 torch.empty(row.tokens * 4_000_000, dtype=torch.uint8)  # 40 tokens fit, 60 do not
         return original(self, row)
 
-    with mock.patch.object(trainer.Compute, "loss", loss):
+    with (
+        mock.patch.object(trainer.Compute, "loss", loss),
+        mock.patch.object(trainer.HouseTrainer, "training_step", training_step),
+    ):
         run = project.run(training)
     assert run.determinism == "statistical"
     assert any("Out of memory" in n.text for n in run.notices)
-
-
-def project_step(project: Project) -> int:
-    """Steps that the running training has finished."""
-    path = project.folder.work / "train" / "metrics.jsonl"
-    import json
-
-    rows = [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
-    return int(rows[-1]["step"]) if rows else 0
 
 
 def f7_not_a_number(lab: Lab, long: bool) -> Trials:
@@ -689,9 +728,11 @@ def _pdf_reader(lab: Lab, number: int) -> bool:
         end = time.monotonic() + 20
         while time.monotonic() < end:
             for child in psutil.Process().children():
-                if child.pid not in before:
-                    child.send_signal(number)
-                    return
+                # Not between fork and exec, where the parent sleeps in the kernel until the child runs.
+                with suppress(psutil.Error):
+                    if child.pid not in before and any("_pdf_child" in a for a in child.cmdline()):
+                        child.send_signal(number)
+                        return
             time.sleep(0.0005)
 
     thread = threading.Thread(target=strike)
