@@ -421,6 +421,16 @@ def _train(project: Project, options: dict[str, Any]) -> Run:
     plan_record = load_record(project, "plan")
     _refuse_what_does_not_fit(plan_record)
     _keep_adapter(project)
+    if options.get("shape") is not None:
+        from hauslm.train import cluster
+
+        return cluster.run(
+            project.folder,
+            cluster.Shape(**options["shape"]),
+            resume=bool(options.get("resume", True)),
+            accept_change=bool(options.get("accept_change", False)),
+            progress=project.progress,
+        )
     return room(
         project.scenario,
         project.folder,
@@ -441,11 +451,17 @@ def _keep_adapter(project: Project) -> None:
         project.progress.say(say("The present adapter is kept as adapters/{name}.", name=kept))
 
 
-def train_detached(project: Project, *, resume: bool = True, accept_change: bool = False) -> int:
+def train_detached(
+    project: Project,
+    *,
+    resume: bool = True,
+    accept_change: bool = False,
+    shape: dict[str, Any] | None = None,
+) -> int:
     """Start the training as a process of its own; its pid. H410 if one is running."""
     from hauslm.train import launch
 
-    return launch.start(project.folder, resume=resume, accept_change=accept_change)
+    return launch.start(project.folder, resume=resume, accept_change=accept_change, several=shape)
 
 
 def train_followed(project: Project) -> tuple[Any, Run | None]:

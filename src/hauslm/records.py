@@ -486,6 +486,9 @@ class Run(Record):
     saving: dict[str, float] = Field(default_factory=dict)  # checkpoints, held and write seconds
     settings: dict[str, Any] = Field(default_factory=dict)
     device: str = "cpu"
+    distributed: dict[str, Any] = Field(
+        default_factory=dict
+    )  # processes, strategy, wrapped, network
     versions: dict[str, str] = Field(default_factory=dict)
 
 

@@ -64,6 +64,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 LISTENING = ("serve", "web")
 # Commands that may reach `analyse`, which may ask an endpoint that the project file names.
 REACH_ANALYSE = ("analyse", "run", "demo")
+# Commands that may start several processes, which must reach each other.
+SPREAD = ("train",)
 _ENDPOINT = re.compile(r"""\bengine["']?\s*:\s*["']?(openai|vllm)\b""")
 
 
@@ -144,6 +146,9 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
         text = " ".join(arguments) + _project_text(arguments)
         egress.shut("loopback", kernel=not (command == "serve" and "vllm" in text))
         return None
+    if command in SPREAD and _several(arguments):
+        egress.shut("loopback", kernel=False)  # said in the run's own notices and record
+        return None
     asks = command in REACH_ANALYSE and bool(_ENDPOINT.search(_project_text(arguments)))
     pushes = command == "push" and "hf" in arguments
     egress.shut("strict", kernel=not asks and not pushes and command != "prove-privacy")
@@ -158,6 +163,18 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
     return say(
         "The project file names an endpoint, so this command runs without the kernel's filter; the audit hook alone guards it."
     )
+
+
+def _several(arguments: list[str]) -> bool:
+    """Does the command line ask for more than one process?"""
+    for name in ("--nproc", "--nnodes"):
+        for position, argument in enumerate(arguments):
+            value = argument.partition("=")[2] if argument.startswith(name + "=") else ""
+            if argument == name and position + 1 < len(arguments):
+                value = arguments[position + 1]
+            if value and value != "1":
+                return True
+    return False
 
 
 @click.group(

@@ -95,22 +95,67 @@ def prepare(setting: Setting) -> None:
     is_flag=True,
     help=translate(N_("Follow the run of this folder, also one of another terminal.")),
 )
+@click.option(
+    "--nproc",
+    type=click.IntRange(1, 1024),
+    default=1,
+    help=translate(N_("Processes on this node, one for each GPU.")),
+)
+@click.option(
+    "--nnodes",
+    type=click.IntRange(1, 4096),
+    default=1,
+    help=translate(N_("Nodes; each runs this command with its own --node-rank.")),
+)
+@click.option(
+    "--node-rank",
+    type=click.IntRange(0, 4095),
+    default=0,
+    help=translate(N_("Number of this node, from 0.")),
+)
+@click.option(
+    "--rendezvous", metavar="HOST:PORT", default="", help=translate(N_("Where several nodes meet."))
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(["ddp", "fsdp"]),
+    default="ddp",
+    help=translate(N_("Each process holds the base (ddp), or all share it (fsdp).")),
+)
 @common
 def train(
-    setting: Setting, resume: bool, accept_change: bool, detach: bool, attach: bool
+    setting: Setting, resume: bool, accept_change: bool, detach: bool, attach: bool, **several: Any
 ) -> int | None:
     from hauslm import flow
 
+    shape = _shape(**several)
     if attach:
         return _attach(setting)
     if detach:
-        pid = flow.train_detached(setting.project(), resume=resume, accept_change=accept_change)
+        pid = flow.train_detached(
+            setting.project(), resume=resume, accept_change=accept_change, shape=shape
+        )
         setting.progress.say(say("The training runs as process {pid}.", pid=pid))
         setting.weiter("hauslm train --attach")
         return None
     with flow.telling_how_training_ended(setting.folder):
-        _stage(setting, "train", resume=resume, accept_change=accept_change)
+        _stage(setting, "train", resume=resume, accept_change=accept_change, shape=shape)
     return None
+
+
+def _shape(
+    nproc: int, nnodes: int, node_rank: int, rendezvous: str, strategy: str
+) -> dict[str, Any] | None:
+    """How many processes; None: this one."""
+    if nproc * nnodes == 1:
+        return None
+    return {
+        "processes": nproc,
+        "nodes": nnodes,
+        "node_rank": node_rank,
+        "rendezvous": rendezvous,
+        "strategy": strategy,
+    }
 
 
 def _attach(setting: Setting) -> int | None:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from hauslm.base import words
@@ -35,6 +36,7 @@ def start(
     resume: bool = True,
     accept_change: bool = False,
     language: str | None = None,
+    several: Mapping[str, Any] | None = None,
 ) -> int:
     """Start `hauslm train` in a process of its own (closing the terminal does not end it); its pid.
 
@@ -53,6 +55,9 @@ def start(
     arguments += ["--resume" if resume else "--fresh"]
     arguments += ["--accept-change"] if accept_change else []
     arguments += ["--language", language or words.language()]
+    for name, value in (several or {}).items():  # the fields of cluster.Shape
+        option = "nproc" if name == "processes" else "nnodes" if name == "nodes" else name
+        arguments += [f"--{option.replace('_', '-')}", str(value)] if value != "" else []
     with (folder.logs / "train.log").open("ab") as log:
         process = subprocess.Popen(
             arguments,

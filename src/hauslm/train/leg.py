@@ -19,7 +19,7 @@ from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
 from hauslm.records import Said
-from hauslm.train import adapters, model, presets, seal, signals, watch
+from hauslm.train import adapters, distributed, model, presets, seal, signals, watch
 from hauslm.train.inputs import Inputs, Notices, plain_json
 from hauslm.train.meter import Energy, Meter, PeakMemory, figures_of
 from hauslm.train.reporters import Reporters
@@ -66,12 +66,17 @@ class Leg:
         notices: Notices,
         progress: Progress,
         stop: signals.Stop,
+        ranks: distributed.Ranks = distributed.ALONE,
     ) -> None:
         self.inputs, self.folder, self.notices = inputs, folder, notices
         self.progress, self.stop = progress, stop
         self.settings, self.schedule = inputs.settings, inputs.schedule
+        self.ranks = ranks
         self.work = folder.work / "train"
-        self.bitwise = inputs.device == "cpu"  # GPU kernels may add in any order
+        if not ranks.first:  # what this rank would write besides is nobody's
+            self.work = self.work / "ranks" / str(ranks.rank)
+        # GPU kernels may add in any order; several ranks add in another one than a single process
+        self.bitwise = inputs.device == "cpu" and not ranks.several
         self.best, self.losses = Best(), Losses()
         self.found: seal.Found | None = None  # the checkpoint that is continued
         self.ancestor: dict[str, torch.Tensor] | None = None  # or the adapter to start from
@@ -85,14 +90,13 @@ class Leg:
 
     def find_checkpoint(self, resume: bool, accept_change: bool) -> None:
         """The newest sound checkpoint, if one is to be continued; otherwise room for a new run."""
-        self.checkpoints = seal.Checkpoints(
-            self.work / "checkpoints",
-            self.inputs.identity,
-            self.inputs.versions,
-            self.settings.keep_checkpoints,
-        )
+        self.checkpoints = self._checkpoints()
         self.writer = Writer(self.checkpoints, fixed=("best",))  # `Best` holds copies of its own
         found = self.checkpoints.newest_sound() if resume else None
+        # All have read before rank 0 makes room.
+        digest = found.manifest_sha256 if found else "0" * 64
+        self.ranks.must_agree(say("the checkpoint to continue"), digest)
+        self.ranks.must_agree(say("what goes into the run"), self.inputs.identity.sha256())
         if found is None:
             self._set_aside()
             return
@@ -112,6 +116,14 @@ class Leg:
             self._start_lineage(found, changed)
         else:
             self._continue(found)
+
+    def _checkpoints(self) -> seal.Checkpoints:
+        folder, identity = self.folder.work / "train" / "checkpoints", self.inputs.identity
+        if not self.ranks.first:
+            return distributed.ReadOnly(folder, identity)
+        return seal.Checkpoints(
+            folder, identity, self.inputs.versions, self.settings.keep_checkpoints
+        )
 
     def _set_aside(self) -> None:
         if self.checkpoints.all():
@@ -175,11 +187,17 @@ class Leg:
         if self.found is None and self.ancestor is None:
             self._show_first_rows()
         self.parameters = sum(p.numel() for p in model.trainable(self.model).values())
-        self.frozen_before = watch.frozen_sums(self.model)
         if self.ancestor is not None:
             model.load_trainable(self.model, self.ancestor)
         if self.found is not None:
             self._restore(self.found.snapshot)
+        if self.ranks.several:
+            values = seal.tensors_sha256(model.trainable(self.model))
+            self.ranks.must_agree(say("the adapter at the start"), values)
+            sums = [f"{n}={v}" for n, v in watch.frozen_sums(self.model).items()]
+            self.ranks.must_agree(say("the base in memory"), distributed.digest_of(sums))
+        self.ranks.wrap(self.compute)
+        self.frozen_before = watch.frozen_sums(self.model)
 
     def _variant(self) -> adapters.Variant | None:
         if self.settings.method == "full":
@@ -236,7 +254,10 @@ class Leg:
         self.start = self.found.snapshot.step if self.found else 0
         self.meter = Meter(self.work, self.start, state.get("meter", {}))
         self.reporters = Reporters(
-            self.settings.report_to, self.work, self.folder.root.name, self.start
+            self.settings.report_to if self.ranks.first else (),
+            self.work,
+            self.folder.root.name,
+            self.start,
         )
         self.watcher = watch.Watcher(state.get("watcher"))
         self.micro_batch = float(state.get("micro_batch", self.settings.micro_batch_size))
@@ -296,6 +317,10 @@ class Leg:
             self.writer.wait()
         except watch.NotFinite as error:
             raise error.refusal(self._keep_last_good(error)) from error
+        except distributed.RankLost as error:
+            if self.trainer.state.global_step > self.start:  # values and state of the step before
+                self._seal(self.trainer.state.global_step)
+            raise distributed.lost(error, self._where()) from error
         finally:
             # The first failure is the one that is told.
             with suppress(HauslmError, watch.NotFinite):
@@ -313,6 +338,9 @@ class Leg:
                 where=self.folder.relative(self.checkpoints.folder),
                 next_step=say("hauslm train --resume continues exactly there."),
             )
+
+    def _where(self) -> str:
+        return self.folder.relative(self.checkpoints.folder)
 
     def _keep_last_good(self, error: watch.NotFinite) -> str:
         """Seal the step before, if its values are sound; where the last good checkpoint lies, if any."""
@@ -337,6 +365,8 @@ class Leg:
         """Measure, watch, validate, seal. False: stop here."""
         self.step = step
         self.writer.check()
+        if self.ranks.any(self.stop.asked):  # one is asked, all stop after this step
+            self.stop.now()
         figures, total = self.trainer.figures, self.schedule.steps
         self.bitwise = self.bitwise and not self.trainer.halved
         self.meter.step(figures.tokens, figures.labels, seconds)
@@ -400,7 +430,7 @@ class Leg:
         from hauslm.train.trainer import mean_loss
 
         store = self.inputs.validation_store or self.inputs.store
-        value = mean_loss(self.compute, store, self.rows)
+        value = mean_loss(self.compute, store, self.rows, self.ranks)
         if not math.isfinite(value):
             raise RefusedError(
                 "H634",
@@ -435,6 +465,8 @@ class Leg:
 
     def _seal(self, step: int) -> None:
         """Begin a sealed checkpoint of everything that continuing needs (see writer.py)."""
+        if not self.ranks.first:
+            return
         held = self.writer.held_seconds
         tensors, plain = seal.optimizer_state(self.optimizer)
         groups: dict[str, seal.Tensors] = {
@@ -482,6 +514,10 @@ class Leg:
                 )
             )
         given = self.inputs
+        digest = seal.tensors_sha256(model.trainable(self.model))
+        self.ranks.must_agree(say("the adapter at the end"), digest)
+        if not self.ranks.first:
+            return ""
         return model.save(self.model, self.settings, self.target, given.base.path, given.base_name)
 
     @property

@@ -12,7 +12,7 @@ from hauslm.base.files import ProjectFolder, disk_trouble, lock
 from hauslm.base.progress import Progress
 from hauslm.records import Corpus, Plan, Run
 from hauslm.scenario import Scenario
-from hauslm.train import process, signals, threads
+from hauslm.train import distributed, process, signals, threads
 
 
 def train(
@@ -24,11 +24,13 @@ def train(
     resume: bool = False,
     progress: Progress,
     accept_change: bool = False,
+    ranks: distributed.Ranks = distributed.ALONE,
 ) -> Run:
     """Train the adapter of `scenario` on the prepared examples in `folder`.
 
     `resume` continues from the newest sound checkpoint of this very run, if there is one;
     `accept_change` starts another run from its adapter when data, settings or base have changed.
+    `ranks` is this process among several (distributed.py); rank 0 alone writes.
     SIGTERM and Ctrl-C seal a checkpoint and raise `Interrupted` (75).
 
     Errors: H60x settings, H61x checkpoints, H62x packing, H63x learning, H64x memory, H330 examples,
@@ -39,10 +41,11 @@ def train(
     with (
         process.Told(folder, progress) as told,
         disk_trouble(folder.root),
-        lock(folder.work / "train", "train"),
+        lock(folder.work / "train", "train" if ranks.first else f"train-{ranks.rank}"),
         signals.listening(folder.logs / "train.log") as stop,
     ):
-        told.begin()
+        if ranks.first:
+            told.begin()
         from hauslm.train import inputs, record
         from hauslm.train.leg import Leg
         from hauslm.train.model import quiet
@@ -51,7 +54,7 @@ def train(
             # 1. What goes in: examples, base, settings, and the identity they make.
             notices = inputs.Notices(told)
             given = inputs.read(scenario, folder, plan, corpus, notices)
-            leg = Leg(given, folder, notices, told, stop)
+            leg = Leg(given, folder, notices, told, stop, ranks)
 
             # 2. Where to begin: at step 0 or at the newest sound checkpoint.
             leg.find_checkpoint(resume, accept_change)
@@ -67,4 +70,5 @@ def train(
 
             # 6. The best adapter as a plain PEFT folder, and the record.
             digest = leg.write_adapter()
-            return told.done(record.record_of(leg, digest))
+            run = record.record_of(leg, digest)
+            return told.done(run) if ranks.first else run

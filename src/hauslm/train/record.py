@@ -58,6 +58,7 @@ def record_of(leg: Leg, adapter_sha256: str) -> Run:
         saving=_saving(leg),
         settings=_settings(leg),
         device=given.device,
+        distributed=leg.ranks.plain(),
         versions=given.versions,
         notices=tuple(leg.notices.said),
     )

@@ -27,6 +27,7 @@ from hauslm.base.words import Sentence, say
 from hauslm.data.pack import pack, unpacked
 from hauslm.train import attention, lean, loss, watch
 from hauslm.train.batches import Row, Steps, make_row, only, split_examples, stream_seed
+from hauslm.train.distributed import ALONE, Ranks
 
 if TYPE_CHECKING:
     from hauslm.data.store import ExampleStore
@@ -146,12 +147,14 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         notice: Callable[[Sentence], None],
         *,
         micro_batch: float,
+        ranks: Ranks = ALONE,
         **kwargs: Any,
     ) -> None:
         super().__init__(model=compute.model, train_dataset=steps, data_collator=only, **kwargs)
         self.compute = compute
         self.store = store
         self.notice = notice
+        self.ranks = ranks
         self.micro_batch = micro_batch  # sequences per forward pass; below 1: parts of one
         self.halved = False
         self.checked_gradients = steps.start > 0
@@ -192,6 +195,14 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             except (RuntimeError, MemoryError) as error:
                 if not watch.is_out_of_memory(error):
                     raise
+                if self.ranks.several:  # the others are in another forward pass by now
+                    raise RefusedError(
+                        "H657",
+                        say("A process of the distributed run is out of memory."),
+                        next_step=say(
+                            "Set a smaller training.micro_batch_size; checkpoints are untouched."
+                        ),
+                    ) from error
                 self._halve(inputs["bins"], error)
             model.zero_grad(set_to_none=True)
             if self.compute.device == "cuda":
@@ -206,6 +217,8 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     def _forward_backward(self, model: nn.Module, step: int, bins: list[list[int]]) -> StepFigures:
         settings, device = self.compute.settings, self.compute.device
         groups = split_examples(bins, self.micro_batch, settings.packing)
+        if self.ranks.several:
+            return self._with_others(model, step, groups)
         rows = [make_row(self.store, group, device) for group in groups]
         labels = sum(row.labels for row in rows)
         total = torch.zeros((), dtype=torch.float32, device=device)
@@ -217,11 +230,32 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             self.accelerator.backward(part)
         if not watch.finite(total):
             raise watch.NotFinite("loss", step + 1)
+        norm = self._norm(model, step)
+        return StepFigures(float(total), norm, sum(row.tokens for row in rows), labels)
+
+    def _with_others(self, model: nn.Module, step: int, groups: list[list[int]]) -> StepFigures:
+        """This rank's rows of the step; loss, tokens and gradients are those of all ranks."""
+        seed, device = self.compute.settings.seed, self.compute.device
+        mine = [
+            (make_row(self.store, group, device), counts, stream_seed(seed, step, place))
+            for place, group, counts in self.ranks.share(groups)
+        ]
+        counted = [row for row, counts, _ in mine if counts]
+        labels, tokens = self.ranks.sum(
+            [sum(r.labels for r in counted), sum(r.tokens for r in counted)]
+        )
+        part = self.ranks.backward([(row, counts / labels, s) for row, counts, s in mine])
+        (total,) = self.ranks.sum([float(part)])
+        if not watch.finite(total):
+            raise watch.NotFinite("loss", step + 1)
+        return StepFigures(total, self._norm(model, step), int(tokens), int(labels))
+
+    def _norm(self, model: nn.Module, step: int) -> float:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
         if not watch.finite(norm):
             raise watch.NotFinite("gradient", step + 1)
-        return StepFigures(float(total), norm, sum(row.tokens for row in rows), labels)
+        return norm
 
     def _halve(self, bins: list[list[int]], error: BaseException) -> None:
         """The same global batch in smaller pieces; RefusedError H640 when a document alone is too much."""
@@ -276,6 +310,7 @@ def make_trainer(leg: Leg) -> HouseTrainer:
         Steps(leg.schedule, leg.start),
         leg.notices.tell,
         micro_batch=leg.micro_batch,
+        ranks=leg.ranks,
         args=arguments,
         callbacks=[Keeper(leg.begin, leg.after_step)],
     )
@@ -296,17 +331,20 @@ def validation_rows(
     )
 
 
-def mean_loss(compute: Compute, store: ExampleStore, rows: Sequence[Sequence[int]]) -> float:
-    """Mean loss over all labels that count; one row at a time, no logits kept."""
+def mean_loss(
+    compute: Compute, store: ExampleStore, rows: Sequence[Sequence[int]], ranks: Ranks = ALONE
+) -> float:
+    """Mean loss over all labels that count; one row at a time, no logits kept; ranks share the rows."""
     compute.model.eval()
     total, labels = 0.0, 0
     with torch.no_grad():
-        for examples in rows:
+        for _, examples, counts in ranks.share(rows):
             row = make_row(store, examples, compute.device)
-            total += float(compute.loss(row))
-            labels += row.labels
+            total += counts * float(compute.loss(row))
+            labels += counts * row.labels
     compute.model.train()
-    return total / labels
+    total, labels_of_all = ranks.sum([total, labels])
+    return total / labels_of_all
 
 
 class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hauslm.base.errors import DataError, RefusedError
@@ -141,10 +141,18 @@ def frozen_sums(model: Any) -> dict[str, int]:
 
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return {
-        name: int(p.detach().contiguous().view(whole[p.element_size()]).sum(dtype=torch.int64))
-        for name, p in model.named_parameters()
-        if not p.requires_grad and p.numel()
+        name: int(p.contiguous().view(whole[p.element_size()]).sum(dtype=torch.int64))
+        for name, p in _frozen_here(model)
+        if p.numel()
     }
+
+
+def _frozen_here(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The frozen parameters as this process holds them: of a sharded one (FSDP) its shard."""
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            value = p.detach()
+            yield name, value.to_local() if hasattr(value, "to_local") else value
 
 
 def frozen_unchanged(before: Mapping[str, int], after: Mapping[str, int]) -> None:
