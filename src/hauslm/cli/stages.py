@@ -99,22 +99,7 @@ def prepare(setting: Setting) -> None:
     "--nproc",
     type=click.IntRange(1, 1024),
     default=1,
-    help=translate(N_("Processes on this node, one for each GPU.")),
-)
-@click.option(
-    "--nnodes",
-    type=click.IntRange(1, 4096),
-    default=1,
-    help=translate(N_("Nodes; each runs this command with its own --node-rank.")),
-)
-@click.option(
-    "--node-rank",
-    type=click.IntRange(0, 4095),
-    default=0,
-    help=translate(N_("Number of this node, from 0.")),
-)
-@click.option(
-    "--rendezvous", metavar="HOST:PORT", default="", help=translate(N_("Where several nodes meet."))
+    help=translate(N_("Processes on this machine, one for each GPU.")),
 )
 @click.option(
     "--strategy",
@@ -143,19 +128,12 @@ def train(
     return None
 
 
-def _shape(
-    nproc: int, nnodes: int, node_rank: int, rendezvous: str, strategy: str
-) -> dict[str, Any] | None:
-    """How many processes; None: this one."""
-    if nproc * nnodes == 1:
+def _shape(nproc: int, strategy: str) -> dict[str, Any] | None:
+    """How many processes; None: this one. Several machines are not offered: two nodes of one folder
+    would still fight for its lock."""
+    if nproc == 1:
         return None
-    return {
-        "processes": nproc,
-        "nodes": nnodes,
-        "node_rank": node_rank,
-        "rendezvous": rendezvous,
-        "strategy": strategy,
-    }
+    return {"processes": nproc, "strategy": strategy}
 
 
 def _attach(setting: Setting) -> int | None:
