@@ -100,10 +100,10 @@ FAULTS: dict[str, Fault] = {
         mounts=True,
     ),
     "F16": Fault(
-        "a rank of a run on several devices is lost",
-        "all ranks end within a minute, resumable",
-        None,
-        limits="not applicable yet: training runs in one process",
+        "a rank of a run with several processes is lost (SIGKILL)",
+        "all ranks end within a minute with exit code 75; the run goes on from the last sealed checkpoint",
+        trials.f16_lost_rank,
+        limits="two processes of one machine (gloo); neither NCCL nor several machines",
     ),
     "F17": Fault(
         "SIGKILL at every write, fsync and rename of an analysis",

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -748,6 +749,49 @@ def _pdf_reader(lab: Lab, number: int) -> bool:
 
 
 # ---------------------------------------------------------------- F17, F18: analysis, bundle
+
+
+def f16_lost_rank(lab: Lab, long: bool) -> Trials:
+    """One of two ranks is killed in the middle of a run: the other ends, and the run goes on from there."""
+    for rank in (0, 1) if long else (1,):
+        for after in (1, 2, 3) if long else (1,):
+            yield Trial(_rank_lost(lab, rank, after), f"rank {rank} after {after} checkpoints")
+
+
+def _rank_lost(lab: Lab, rank: int, after: int) -> bool:
+    from hauslm.train import cluster
+    from tests.train.test_distributed import ranks_of, write
+
+    project = lab.project()
+    root = project.folder.root
+    write(project, max_steps=120)
+    struck: list[float] = []
+
+    def kill() -> None:
+        end = time.monotonic() + 120
+        while len(project.checkpoints) < after and time.monotonic() < end:
+            time.sleep(0.02)
+        os.kill(ranks_of(root)[rank], signal.SIGKILL)
+        struck.append(time.monotonic())
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    try:
+        cluster.run(
+            project.folder, cluster.Shape(2), resume=False, accept_change=False, progress=Silent()
+        )
+        return False  # finished although a rank was lost, or before it was
+    except Interrupted as error:
+        prompt = bool(struck) and time.monotonic() - struck[0] < 60
+        told = error.exit_code == 75 and not ranks_of(root)
+    sealed = project.checkpoints
+    for path in sealed:
+        seal.verify(path)
+    run = cluster.run(
+        project.folder, cluster.Shape(2), resume=True, accept_change=False, progress=Silent()
+    )
+    lab.drop(project)
+    return prompt and told and bool(sealed) and run.steps == 120 and bool(run.resumed_from)
 
 
 def f17_analysis_killed(lab: Lab, long: bool) -> Trials:
