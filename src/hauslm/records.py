@@ -32,7 +32,7 @@ def now() -> str:
 class Value(BaseModel):
     """Base of everything inside a record: immutable, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Said(Value):
@@ -244,7 +244,7 @@ class Alternative(Value):
 class Flip(Value):
     """If `parameter` went `from` -> `to`, the verdict would become `becomes`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, populate_by_name=True)
 
     parameter: str
     title: Said

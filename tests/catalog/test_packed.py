@@ -29,6 +29,8 @@ def test_every_fact_file_is_packed_as_yaml_reads_it(packed_at: Path) -> None:
     for path in paths:
         raw = path.read_bytes()
         assert packed.plain(raw) == plain_yaml(raw, path.name), path.name
+        again = packed.plain(raw)
+        assert again is not None and again is not packed.plain(raw), "a fresh object each time"
 
 
 def test_an_edited_file_is_not_answered_from_the_packed_one(packed_at: Path) -> None:
@@ -51,4 +53,4 @@ def test_what_json_cannot_hold_and_what_is_malformed_stays_yaml(tmp_path: Path) 
     (folder / "fine.yaml").write_text("a: 1.5\n", encoding="utf-8")
     target = tmp_path / "facts.json"
     assert packed.pack(tmp_path / "facts", target) == 1
-    assert list(json.loads(target.read_text(encoding="utf-8")).values()) == [{"a": 1.5}]
+    assert list(json.loads(target.read_text(encoding="utf-8")).values()) == ['{"a":1.5}']

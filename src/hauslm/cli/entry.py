@@ -7,6 +7,7 @@ output carries the record or its summary and nothing else; progress and messages
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import re
@@ -62,6 +63,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 # Commands that listen; all others need no Internet socket at all.
 LISTENING = ("serve", "web")
+# Commands that live for a second: Python's cycle collector would take a tenth of it for nothing.
+QUICK = ("decide", "compare", "catalog", "schema", "init", "check")
 # Commands that may reach `analyse`, which may ask an endpoint that the project file names.
 REACH_ANALYSE = ("analyse", "run", "demo")
 # Commands that may start several processes, which must reach each other.
@@ -226,6 +229,8 @@ def entry(arguments: list[str] | None = None) -> int:
     # Libraries warn their programmers; a user can do nothing about it. Ours go through sentences.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    if arguments and arguments[0] in QUICK:
+        gc.set_threshold(50_000, 20, 20)
     try:
         result = group.main(args=arguments, prog_name="hauslm", standalone_mode=False)
         return result if isinstance(result, int) else 0

@@ -15,6 +15,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -32,6 +33,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 OPEN_PATHS = ("/healthz",)
+DRAINED_BYTES = 1 << 16  # of a refused request's body; more is cut off by closing
+DRAIN_S = 1.0
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9.-]{1,253})(?::[0-9]{1,5})?\Z")
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -39,6 +42,31 @@ _HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+
+
+class _Body:
+    """The request's body on its way to the application: has all of it arrived?"""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.complete = False
+
+    async def __call__(self) -> MutableMapping[str, Any]:
+        message = await self._receive()
+        self.complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> bool:
+        """Read away a body that nobody wants, within bounds; True if none of it is left.
+
+        An answer sent while the client still writes is lost: closing resets the connection.
+        """
+        left = DRAINED_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while not self.complete and left > 0:
+                    left -= len((await self()).get("body", b""))
+        return self.complete
 
 
 class Guard:
@@ -79,12 +107,14 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", ()), *own]}
             await send(message)
 
+        body = _Body(receive)
         try:
             self._check(scope)
-            await self._app(scope, receive, observed)
+            await self._app(scope, body, observed)
         except ApiError as refusal:
-            # The body was not read: closing is the only way to be rid of it.
-            refusal.headers = {**refusal.headers, "connection": "close"}
+            if not await body.drain():
+                # Too much of it is still to come: closing is the only way to be rid of it.
+                refusal.headers = {**refusal.headers, "connection": "close"}
             await refusal.response()(scope, receive, observed)
         except ClientDisconnect:
             log.info("request %s: the client is gone", request_id.decode())
