@@ -764,7 +764,7 @@ def _rank_lost(lab: Lab, rank: int, after: int) -> bool:
 
     project = lab.project()
     root = project.folder.root
-    write(project, max_steps=120)
+    write(project, max_steps=400)  # long enough to be struck while it runs
     struck: list[float] = []
 
     def kill() -> None:
@@ -791,7 +791,7 @@ def _rank_lost(lab: Lab, rank: int, after: int) -> bool:
         project.folder, cluster.Shape(2), resume=True, accept_change=False, progress=Silent()
     )
     lab.drop(project)
-    return prompt and told and bool(sealed) and run.steps == 120 and bool(run.resumed_from)
+    return prompt and told and bool(sealed) and run.steps == 400 and bool(run.resumed_from)
 
 
 def f17_analysis_killed(lab: Lab, long: bool) -> Trials:
