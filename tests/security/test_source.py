@@ -32,6 +32,7 @@ FORBIDDEN_CALLS = {
 NETWORK = {
     "base/netlink.py": "asks the kernel", "base/listen.py": "reads certificates", "base/trap.py": "listens in the trap", "base/egress.py": "is the door",
     "base/seccomp.py": "lists open sockets", "lm/remote.py": "with a permit",
+    "train/cluster.py": "finds a free port on loopback for its own processes",
     "lm/vllm.py": "asks the vLLM that it started, on loopback", "serve/start.py": "listens",
     "web/app.py": "listens", "prove/trapped.py": "asks the own server",
 }  # fmt: skip
