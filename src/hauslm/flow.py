@@ -778,8 +778,8 @@ def export(
 
     `options`: `type` (number format of GGUF), `prompts` (how many are compared in llama.cpp).
     """
-    from hauslm.report.script import lab_script
     from hauslm.share.export import export as room
+    from hauslm.train.recipe import recipe
 
     project = _as_project(project)
     run_record = load_record(project, "run")
@@ -791,7 +791,7 @@ def export(
         kind,
         target,
         run=run_record,
-        script=lab_script(project.scenario) if kind == "script" else "",
+        training=lambda path: recipe(project.folder, run_record, path),
         **options,
     )
 

@@ -485,6 +485,7 @@ class Run(Record):
     stopped_early: StoppedEarly | None = None
     saving: dict[str, float] = Field(default_factory=dict)  # checkpoints, held and write seconds
     settings: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, str] = Field(default_factory=dict)  # sha256 of the prepared files
     device: str = "cpu"
     distributed: dict[str, Any] = Field(
         default_factory=dict

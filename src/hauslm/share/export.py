@@ -64,20 +64,18 @@ def export(
     target: Path | None,
     *,
     run: Run | None,
-    script: str = "",
+    training: Callable[[Path], Any] | None = None,
     type: str = "f16",
     prompts: int = 4,
 ) -> dict[str, Any]:
     """One way out by name (see `WAYS`, and script). Returns `path`, what was checked, and `notes`.
 
+    `training` makes the files of the script for a target folder (`train.recipe`).
+
     H732 without an adapter, H733 unknown way, H734 the target is not empty; further H720 and H721 (the
     licence), H730 and H731 (merging), H735-H739 (GGUF and templates).
     """
-    if kind == "script":
-        path = target or folder.root / "export" / "lora_training.py"
-        write_sealed(path, script)
-        return {"path": str(path), "notes": []}
-    if kind not in WAYS:
+    if kind != "script" and kind not in WAYS:
         raise UsageError(
             "H733",
             say("There is no way out called '{kind}'.", kind=kind),
@@ -90,13 +88,15 @@ def export(
             where=str(folder.root),
             next_step=say("Run: {command}", command="hauslm train"),
         )
-    path = target or folder.root / "export" / _FOLDERS[kind]
+    path = (target or folder.root / "export" / _FOLDERS[kind]).resolve()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(
             "H734",
             say("There is something in {path} already.", path=str(path)),
             next_step=say("Name another folder, or empty this one."),
         )
+    if kind == "script":
+        return _script(path, training)
     model = scenario.model
     base = find_base(model.base, model.path, model.revision, folder.root)
     duties = duties_of(model.base, base.path)
@@ -107,6 +107,17 @@ def export(
     _papers(job, duties, whole=kind != "gguf-lora")
     notes = [n.text() if isinstance(n, Sentence) else str(n) for n in result.get("notes", [])]
     return result | {"path": str(result.get("path", path)), "notes": notes}
+
+
+def _script(path: Path, training: Callable[[Path], Any] | None) -> dict[str, Any]:
+    """The training without hauslm: a script, what it is fed, and how to compare."""
+    if training is None:
+        raise ValueError("`training` makes the script's files")
+    made = training(path)
+    for name, content in made.files.items():
+        write_sealed(path / name, content)
+    notes = [*made.notes, say("Run: {command}", command="python train.py --compare ADAPTER_FOLDER")]
+    return {"path": str(path), "files": sorted(made.files), "notes": [n.text() for n in notes]}
 
 
 def _papers(job: Job, duties: Any, *, whole: bool) -> None:
@@ -318,4 +329,4 @@ WAYS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "ollama": _ollama,
     "vllm": _vllm,
 }
-_FOLDERS = {"merge": "merged", "gguf": "gguf", "gguf-lora": "gguf-lora", "ollama": "ollama", "vllm": "vllm"}  # fmt: skip
+_FOLDERS = {"merge": "merged", "gguf": "gguf", "gguf-lora": "gguf-lora", "ollama": "ollama", "vllm": "vllm", "script": "script"}  # fmt: skip

@@ -80,6 +80,7 @@ class Leg:
         self.best, self.losses = Best(), Losses()
         self.found: seal.Found | None = None  # the checkpoint that is continued
         self.ancestor: dict[str, torch.Tensor] | None = None  # or the adapter to start from
+        self.started_from = ""  # the checkpoint of `ancestor`
         self.resumed_from: list[str] = []
         self.step = 0
         self.last_save = time.monotonic()
@@ -135,6 +136,7 @@ class Leg:
     def _start_lineage(self, found: seal.Found, changed: list[Sentence]) -> None:
         """Another run that begins with the adapter of this checkpoint."""
         self.ancestor = dict(found.snapshot.tensors["trainable"])
+        self.started_from = found.path.name
         self.bitwise = False
         self.notices.tell(
             say(
@@ -152,6 +154,7 @@ class Leg:
         state = found.snapshot.state
         self.bitwise = self.bitwise and state["bitwise"]
         self.stopped_early = state["stopped_early"]
+        self.started_from = state.get("started_from", "")
         told = list(self.notices.said)
         self.notices.said[:] = [Said.model_validate(n) for n in state["notices"]]
         self.notices.said += [n for n in told if n not in self.notices.said]
@@ -491,6 +494,7 @@ class Leg:
             "bitwise": self.bitwise,
             "notices": [n.model_dump(mode="json") for n in self.notices.said],
             "resumed_from": self.resumed_from,
+            "started_from": self.started_from,
             "stopped_early": self.stopped_early,
         }
         self.writer.submit(seal.Snapshot(step, groups, state))

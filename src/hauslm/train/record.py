@@ -57,6 +57,7 @@ def record_of(leg: Leg, adapter_sha256: str) -> Run:
         stopped_early=_stopped_early(leg),
         saving=_saving(leg),
         settings=_settings(leg),
+        data={k: v for k, v in given.identity.data.items() if k.startswith("train.")},
         device=given.device,
         distributed=leg.ranks.plain(),
         versions=given.versions,
@@ -93,6 +94,8 @@ def _settings(leg: Leg) -> dict[str, Any]:
     values["validate_every_steps"] = leg.validate_every
     values["steps"] = schedule.steps
     values["kept_step"] = leg.best.step if leg.best.step >= 0 else leg.step
+    if leg.started_from:
+        values["started_from"] = leg.started_from
     values["packing_proof"] = {"logits": leg.proof.logits, "loss": leg.proof.loss}
     values["reasons"] = {
         name: Said.of(reason).model_dump(mode="json") for name, reason in settings.reasons.items()
