@@ -825,7 +825,7 @@ def adapters(project: Project | Path | str, action: str, **options: Any) -> Any:
 def push(
     project: Project | Path | str, where: str, target: str, bundle: Path | None = None, **options: Any
 ) -> dict[str, Any]:  # fmt: skip
-    """Put the bundle into a plain folder (`where` folder) or a model hub (`hf`), when asked to."""
+    """Put the bundle into a folder (`where` folder), an OCI store (oci) or a model hub (hf), when asked to."""
     from hauslm.share import push as room
 
     project = _as_project(project)
@@ -840,6 +840,10 @@ def push(
     path = bundle or project.folder.root / record.path
     if where == "folder":
         return room.to_folder(path, Path(target))
+    if where == "oci":
+        from hauslm.share import oci
+
+        return oci.put(path, Path(target), **options)
     return room.to_hub(project.scenario, path, target, **options)
 
 

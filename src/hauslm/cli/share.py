@@ -272,12 +272,15 @@ def _adapter_options(action: str, arguments: tuple[str, ...]) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("where", type=click.Choice(["folder", "hf"]))
+@click.argument("where", type=click.Choice(["folder", "oci", "hf"]))
 @click.argument("target")
 @click.option(
     "--bundle",
     type=click.Path(dir_okay=False, path_type=Path),
     help=translate(N_("Another bundle than the project's.")),
+)
+@click.option(
+    "--tag", default="latest", help=translate(N_("Tag in the OCI store (oci; default: latest)."))
 )
 @click.option("--endpoint", help=translate(N_("Address of a model hub of your own.")))
 @click.option(
@@ -297,6 +300,7 @@ def push(
     where: str,
     target: str,
     bundle: Path | None,
+    tag: str,
     endpoint: str | None,
     storage_host: tuple[str, ...],
     public: bool,
@@ -313,6 +317,8 @@ def push(
         }
         if endpoint:
             options["endpoint"] = endpoint.rstrip("/")
+    elif where == "oci":
+        options = {"tag": tag}
     result = flow.push(setting.project(), where, target, bundle, **options)
     _show(setting, result, say("Written: {path}", path=str(result["path"])).text())
 
