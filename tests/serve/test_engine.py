@@ -13,10 +13,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hauslm.lm.echo import EchoModel
-from hauslm.lm.interface import Reply, Request, Usage
+from hauslm.lm.decode import Event
+from hauslm.lm.interface import Message, Reply, Request, TokenLogprob, Usage
 from hauslm.lm.local import LocalModel
 from hauslm.serve.app import create_app
-from hauslm.serve.engine import Engine, Job, Piece
+from hauslm.serve.engine import PIECES_PER_SECOND, Engine, Job, Piece
 from hauslm.serve.metrics import server_metrics
 
 TOKEN = "t" * 43
@@ -124,8 +125,62 @@ def test_a_finished_text_is_streamed_in_pieces(client_of: Callable[..., TestClie
     assert lines[-1] == "[DONE]"
     chunks = [json.loads(line) for line in lines[:-1]]
     texts = [c["choices"][0]["delta"].get("content") for c in chunks[:-1]]
-    assert texts == ["", "one", " two", " three", None]
+    assert texts == ["", "one", " two three", None]  # what comes at once travels together
     assert chunks[-1]["usage"]["completion_tokens"] == 3
+
+
+class Ticking:
+    """A model whose running batch writes one token a step, without a pause."""
+
+    name, context_length = "ticking", 4096
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def adapters(self) -> tuple[str, ...]:
+        return ()
+
+    def decoder(self, batch_size: int) -> Ticking:
+        self.written = 0
+        return self
+
+    def admit(self, request: Request) -> int:
+        return 7
+
+    def cancel(self, handle: int) -> None: ...
+
+    def step(self) -> list[Any]:
+        self.written += 1
+        text, last = f"{self.written} ", self.written == self.tokens
+        reply = Reply("", "stop", Usage(1, self.tokens), 0.0) if last else None
+        time.sleep(0.001)
+        return [Event(7, text, (TokenLogprob(self.written, text, -1.0),), reply)]
+
+
+def test_tokens_of_a_fast_model_travel_together_and_none_is_lost() -> None:
+    count = 200
+    pieces: list[Piece] = []
+    times: list[float] = []
+    done = threading.Event()
+
+    def deliver(piece: Piece | Exception) -> None:
+        assert isinstance(piece, Piece)
+        pieces.append(piece)
+        times.append(time.monotonic())
+        if piece.reply is not None:
+            done.set()
+
+    model: Any = Ticking(count)
+    engine = Engine(model, server_metrics(), max_queue=4, batch_size=8)
+    engine.start()
+    engine.submit([Job(Request((Message("user", "x"),)), deliver, streams=True)])
+    assert done.wait(30)
+    engine.close()
+    assert "".join(p.text for p in pieces) == "".join(f"{i} " for i in range(1, count + 1))
+    assert [t.token_id for p in pieces for t in p.logprobs] == list(range(1, count + 1))
+    assert pieces[0].text == "1 "  # the first word does not wait
+    assert len(pieces) < count / 2
+    assert min(b - a for a, b in zip(times[:-2], times[1:-1], strict=True)) > 0.9 / PIECES_PER_SECOND
 
 
 # ---------------------------------------------------------------- too late, hung up

@@ -29,6 +29,9 @@ log = logging.getLogger("hauslm.serve")
 
 MOST_RETRIES = 4  # of an answer whose batch broke
 ALONE_AFTER = 2  # retries; then it runs by itself, so that it can break nothing but itself
+# A stream gets at most this many pieces a second; a faster model's tokens travel together. Nobody reads
+# faster, and each piece costs a write of its own (as vLLM's --stream-interval, there counted in tokens).
+PIECES_PER_SECOND = 30
 _WORD = re.compile(r"\s*\S+|\s+")
 
 
@@ -63,6 +66,9 @@ class Job:
     told: bool = False  # the client has seen a part of it: it cannot be begun anew
     begun: bool = False  # its first token was observed
     retries: int = 0
+    held_text: str = ""  # written, not yet delivered
+    held_logprobs: tuple[TokenLogprob, ...] = ()
+    delivered: float = -math.inf  # when the last piece went out
 
 
 @dataclass(frozen=True)
@@ -322,8 +328,13 @@ class Engine:
             self._count(job.request, event.reply)
         elif not job.streams or not (event.text or event.logprobs):
             return
-        job.told = True
-        job.deliver(Piece(event.text, event.logprobs, event.reply))
+        text, logprobs = job.held_text + event.text, (*job.held_logprobs, *event.logprobs)
+        now = time.monotonic()
+        if event.reply is None and now - job.delivered < 1 / PIECES_PER_SECOND:
+            job.held_text, job.held_logprobs = text, logprobs
+            return
+        job.held_text, job.held_logprobs, job.delivered, job.told = "", (), now, True
+        job.deliver(Piece(text, logprobs, event.reply))
 
     def _remove(self, handle: int) -> None:
         with self._changed:
@@ -356,6 +367,7 @@ class Engine:
             again = [j for j in rows if not j.told and j.retries < MOST_RETRIES]
             for job in again:
                 job.retries += 1
+                job.held_text, job.held_logprobs = "", ()
             self._waiting.extendleft(reversed([j for j in again if j not in self._cancelled]))
             self._cancelled.clear()
         self._batch = self._fresh_batch()
