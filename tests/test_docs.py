@@ -92,3 +92,16 @@ def test_every_error_code_is_listed_and_belongs_to_one_room() -> None:
     assert set(codes) <= listed, f"run scripts/errors.py: {sorted(set(codes) - listed)}"
     shared = {c: sorted(rooms) for c, rooms in codes.items() if len(rooms) > 1}
     assert shared == {}, "one code, one meaning"
+
+
+def test_the_server_page_names_tests_that_exist_and_shows_the_measured_figures() -> None:
+    text = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
+    tests = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests" / "serve").glob("*.py"))
+    named = re.findall(r"\| `(test_\w+)` \|", text)
+    assert len(named) > 15
+    for name in named:
+        assert f"def {name}(" in tests, name
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "server_page.py"), "check"], check=False
+    )
+    assert done.returncode == 0, "run: python scripts/server_page.py"

@@ -250,12 +250,12 @@ def test_who_hangs_up_while_waiting_is_forgotten(
 def test_a_body_that_dawdles_is_given_up_and_health_stays_quick(
     serving: Callable[..., Any], raw: Callable[..., Any]
 ) -> None:
-    with serving(create_app(EchoModel(), token=TOKEN, body_timeout_s=1.0)) as live:
+    with serving(create_app(EchoModel(), token=TOKEN, body_timeout_s=4.0)) as live:
         head = HEAD.format(port=live.port, token=TOKEN, length=100)
         slow = [raw(live.port, head, b"{") for _ in range(100)]
         began = time.monotonic()
         assert httpx.get(f"{live.url}/healthz").status_code == 200
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4  # while the others still dawdle
         assert b"408" in slow[0].recv(1000)
         for connection in slow:
             connection.close()
