@@ -41,7 +41,21 @@ NEXT: dict[str, str] = {
 }
 # Commands that mean nothing without a project folder: the one that was named is named again.
 IN_A_PROJECT = frozenset(
-    "check decide compare plan prepare train evaluate bundle analyse report run web serve".split()
+    [
+        "check",
+        "decide",
+        "compare",
+        "plan",
+        "prepare",
+        "train",
+        "evaluate",
+        "bundle",
+        "analyse",
+        "report",
+        "run",
+        "web",
+        "serve",
+    ]
 )
 
 
