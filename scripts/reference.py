@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 from typing import Any
 
 import click
+
 from hauslm import flow, records
 from hauslm.base import words
 from hauslm.cli.entry import COMMANDS
@@ -127,7 +129,7 @@ def _fields(schema: dict[str, Any], part: dict[str, Any], prefix: str, language:
         text += f"| {' | '.join(heads)} |\n|{' --- |' * 4}\n"
         for name, field, _ in plain:
             said = cell(field.get("description", ""))
-            text += f"| `{name}` | {_type(field, language)} | `{cell(field.get('default', '–'))}` | {said} |\n"
+            text += f"| `{name}` | {_type(field, language)} | {_default(field)} | {said} |\n"
         text += "\n"
     for name, _, section in sections:
         assert section is not None
@@ -136,6 +138,16 @@ def _fields(schema: dict[str, Any], part: dict[str, Any], prefix: str, language:
             schema, section, f"{prefix}{name}.", language
         )
     return text
+
+
+def _default(field: dict[str, Any]) -> str:
+    """As one would write it in YAML; – where the field may stay empty."""
+    value = field.get("default")
+    if value is None or value == []:
+        return "–"
+    if isinstance(value, (bool, list, dict)):
+        return f"`{json.dumps(value, ensure_ascii=False)}`"
+    return f"`{cell(value)}`"
 
 
 def _type(field: dict[str, Any], language: str) -> str:
@@ -149,16 +161,26 @@ def _type(field: dict[str, Any], language: str) -> str:
     kind = field.get("type", "")
     if kind == "array":
         return f"[{_type(field.get('items', {}), language)}]"
-    ends = [f"{s} {field[k]:g}" for k, s in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"))
+    ends = [f"{s} {_plain(field[k])}" for k, s in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"))
             if isinstance(field.get(k), (int, float)) and abs(field[k]) < 1e9]  # fmt: skip
     return " ".join([str(kind), *ends])
 
 
+def _plain(value: float) -> str:
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
+
+
 def _records(language: str) -> str:
     text = _head("records", language, "records_intro")
-    made = [c for c in vars(records).values() if inspect.isclass(c) and c.__module__ == records.__name__]
+    made = [
+        c for c in vars(records).values() if inspect.isclass(c) and c.__module__ == records.__name__
+    ]
     whole = [c for c in made if issubclass(c, records.Record) and c.name]
-    parts = [c for c in made if issubclass(c, records.Value) and c not in whole and c is not records.Value]
+    parts = [
+        c
+        for c in made
+        if issubclass(c, records.Value) and c not in whole and c is not records.Value
+    ]
     for group in (whole, parts):
         for model in group:
             title = f"records/{model.name}.json" if model in whole else model.__name__
@@ -170,13 +192,17 @@ def _records(language: str) -> str:
                     continue
                 shown = field.serialization_alias or name
                 kind = re.sub(r"\b(?:hauslm\.[\w.]*\.|typing\.)", "", _annotation(field.annotation))
-                text += f"| `{shown}` | `{kind.replace('|', '¦')}` | {cell(notes.get(name, ''))} |\n"
+                text += (
+                    f"| `{shown}` | `{kind.replace('|', '¦')}` | {cell(notes.get(name, ''))} |\n"
+                )
             text += "\n"
     return text
 
 
 def _annotation(kind: Any) -> str:
-    return kind.__name__ if inspect.isclass(kind) and not getattr(kind, "__args__", ()) else str(kind)
+    return (
+        kind.__name__ if inspect.isclass(kind) and not getattr(kind, "__args__", ()) else str(kind)
+    )
 
 
 def _comments(model: type) -> dict[str, str]:
@@ -232,7 +258,10 @@ def _memory(language: str, title: str, **question: Any) -> str:
         model="mistral-7b-v0.1", gpu="rtx-4090", seq_len=2048, micro_batch_size=1, rank=8,
         targets="q_proj,k_proj,v_proj,o_proj", **question,
     )  # fmt: skip
-    parts = [(words.translate(n, language), getattr(plan.memory.parts, k).value) for k, (n, _) in PARTS.items()]
+    parts = [
+        (words.translate(n, language), getattr(plan.memory.parts, k).value)
+        for k, (n, _) in PARTS.items()
+    ]
     peak = plan.memory.peak_gib
     return plots.memory_bar(
         [p for p in parts if p[1] > 0.005], [("24 GB", 24.0)], t(title, language), "GiB",

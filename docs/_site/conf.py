@@ -6,6 +6,7 @@ from hauslm.base.version import __version__
 
 project = "hauslm"
 author = "The hauslm authors"
+copyright = "The hauslm authors, Apache-2.0"
 release = version = __version__
 language = os.environ.get("HAUSLM_LANGUAGE", "en")
 extensions = ["myst_parser"]

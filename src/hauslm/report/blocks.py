@@ -54,6 +54,9 @@ class Figure:
     description: str
     table: Table
 
+    def _repr_svg_(self) -> str:  # a notebook's cell that ends in a figure shows it
+        return self.svg
+
 
 @dataclass(frozen=True)
 class Code:
