@@ -22,6 +22,17 @@ from hauslm.report.chapters import CHAPTERS
 from hauslm.report.script import lab_script
 from hauslm.scenario import Scenario
 
+CHAPTER_NAMES = {
+    "decision": N_("Decision"),
+    "comparison": N_("Comparison"),
+    "plan": N_("Plan"),
+    "corpus": N_("Preparation"),
+    "run": N_("Training"),
+    "evaluation": N_("Evaluation"),
+    "bundle": N_("Bundle"),
+    "analysis": N_("Analysis"),
+    "privacy": N_("Privacy proof"),
+}
 NEXT_COMMAND = {
     "decision": "hauslm decide",
     "comparison": "hauslm compare",
@@ -53,10 +64,10 @@ def blocks_of(
         for name, chapter in CHAPTERS.items():
             if name in records:
                 chapter(w, records[name])
-        missing = [c for n, c in NEXT_COMMAND.items() if n not in records]
+        missing = [n for n in NEXT_COMMAND if n not in records]
         if missing:
             w.heading(say("Not done yet"))
-            w.bullets(missing)
+            w.bullets([f"{w.t(CHAPTER_NAMES[n])}: {NEXT_COMMAND[n]}" for n in missing])
         _appendix(w, records)
     if not linked:
         w.source_list()
