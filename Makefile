@@ -12,12 +12,13 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_NVIDIA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
 STARTED := $(shell date +%s)
 
-.PHONY: help install demo test test-all test-faults lint lock wheel sbom bench clean
+.PHONY: help install demo test test-all test-faults lint docs lock wheel sbom bench clean
 
 help:
 	@echo "make demo   the whole way on the embedded model (creates $(VENV) first)"
 	@echo "make test   all tests, on the CPU, without network"
 	@echo "make lint   ruff, mypy --strict, import-linter, translations"
+	@echo "make docs   the manual in German and English, into build/docs/html"
 	@echo "make test-faults   the long fault campaign of training; writes docs/reliability.md"
 	@echo "make test-all | bench | lock | wheel | sbom | clean"
 
@@ -64,6 +65,11 @@ lint: install
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(BIN)/python scripts/words.py check
+
+# Sphinx, MyST and furo come with the lock (the extra `docs` is part of `dev`); no network is asked.
+docs: install
+	$(BIN)/python scripts/docs.py build
+	@echo "== build/docs/html/en/index.html, build/docs/html/de/index.html"
 
 bench: install
 	$(BIN)/python benchmarks/train_cpu.py

@@ -22,10 +22,12 @@ switch_off_telemetry()
 _FROM_FLOW = (
     "analyse",
     "bundle",
+    "chapter",
     "compare",
     "decide",
     "evaluate",
     "plan",
+    "plan_free",
     "prepare",
     "report",
     "run",

@@ -748,6 +748,14 @@ def summary(record: Record | dict[str, Any], language: str | None = None) -> Any
     return render(record, language)
 
 
+def chapter(record: Record, language: str | None = None, *, brief: bool = True) -> Any:
+    """The record told to a person, for notebooks: `.markdown` and `.figures` (SVG), both displayable."""
+    from hauslm.base.words import language as current_language
+    from hauslm.report.build import chapter
+
+    return chapter(record, language or current_language(), brief=brief)
+
+
 def why_option(project: Project | Path | str, option: str) -> list[Sentence]:
     """Why an option was cut, refused, or ranks where it does. H120 for an unknown one."""
     from hauslm.decide.why import why

@@ -251,6 +251,7 @@ class Flip(Value):
     from_: float | str | bool | None = Field(alias="from", serialization_alias="from")
     to: float | str | bool | None
     becomes: str
+    becomes_title: Said | None = None  # the option in words; it need not be among the options kept
     unit: str = ""
     known: str = ""
 

@@ -167,7 +167,11 @@ def number(value: float, spec: str = "", code: str | None = None) -> str:
             return str(format_decimal(value, format="#,##0", locale=code))
         magnitude = abs(value)
         decimals = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2 if magnitude >= 0.1 else 4
-        pattern = "#,##0." + "0" * decimals if decimals else "#,##0"
+        # 24 hours are no 24.0 hours, and 0.0300 claims two digits that nobody knows.
+        if float(value).is_integer():
+            decimals = 0
+        optional = "#" if magnitude < 0.1 else "0"
+        pattern = "#,##0." + optional * decimals if decimals else "#,##0"
         return str(format_decimal(value, format=pattern, locale=code))
     return format(value, spec)
 

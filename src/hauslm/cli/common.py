@@ -1,4 +1,4 @@
-"""What every command shares: -C, --json, --language, --quiet, progress on standard error, the ending."""
+"""What every command shares: -C, --json, --language, --quiet, progress on standard error, what comes next."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from hauslm.flow import Project
 
+# A pace that was watched for less tells nothing.
+TOLD_AFTER_S = 2.0
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -37,6 +40,9 @@ FIGURES: dict[str, Callable[[Any], Sentence]] = {
     "tokens_per_second": lambda v: say("{value:,.0f} tokens/s", value=v),
     "memory_gib": lambda v: say("{value:.1f} GiB", value=v),
     "remaining_seconds": lambda v: say("{time} left", time=_span(v)),
+    "remaining_s": lambda v: say("{time} left", time=_span(v or 0)),
+    "documents_per_hour": lambda v: say("{value:,} documents/h", value=v),
+    "failed": lambda v: say("{value:,} failed", value=v),
     "cost_eur": lambda v: say("about {value:.2f} EUR in all", value=v),
 }
 
@@ -53,6 +59,7 @@ class Terminal:
         self._task: TaskID | None = None
         self._title = ""
         self._last_line = 0.0
+        self._since = (0.0, 0.0)  # when the title in hand began, and with how much done
 
     def say(self, sentence: Sentence | str) -> None:
         if not self.quiet:
@@ -63,6 +70,10 @@ class Terminal:
         if self.quiet:
             return
         name = as_text(title, self.language)
+        if name != self._title:
+            self._since = (time.monotonic(), done)
+        if not self.tty and not set(figures) & {"remaining_seconds", "remaining_s"}:
+            figures |= self._remaining(done, total)
         shown = "  ".join(self._shown(k, v) for k, v in figures.items())
         if self.tty and not sys.stderr.isatty():  # the terminal was closed; the run goes on
             self._pause()
@@ -71,6 +82,14 @@ class Terminal:
             self._bar(name, done, total, shown)
         else:
             self._line(name, done, total, shown)
+
+    def _remaining(self, done: float, total: float | None) -> dict[str, float]:
+        """What is left at the pace so far, in seconds, once two seconds tell a pace."""
+        began, first = self._since
+        seconds = time.monotonic() - began
+        if total is None or seconds < TOLD_AFTER_S or not first < done < total:
+            return {}
+        return {"remaining_seconds": (total - done) * seconds / (done - first)}
 
     def _shown(self, name: str, value: Any) -> str:
         """A figure with its name and unit in the reader's language."""
@@ -86,18 +105,22 @@ class Terminal:
             return
         self._said_end = name if finished else ""
         self._title, self._last_line = name, time.monotonic()
-        of = f"{words.number(done, ',')}" + (f"/{words.number(total, ',')}" if total else "")
-        click.echo(f"  {name} {of}  {shown}".rstrip(), err=True)
+        click.echo(f"  {name} {self._amount(done, total)}  {shown}".rstrip(), err=True)
+
+    def _amount(self, done: float, total: float | None) -> str:
+        of = words.number(done, ",", self.language)
+        return f"{of}/{words.number(total, ',', self.language)}" if total else of
 
     def _bar(self, name: str, done: float, total: float | None, shown: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        amount = self._amount(done, total)
         if self._bars is None:
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+                TextColumn("{task.fields[amount]}"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[figures]}"),
                 console=Console(stderr=True),
@@ -107,9 +130,9 @@ class Terminal:
         if name != self._title or self._task is None:
             if self._task is not None:
                 self._bars.remove_task(self._task)
-            self._task = self._bars.add_task(name, total=total, figures=shown)
+            self._task = self._bars.add_task(name, total=total, figures=shown, amount=amount)
             self._title = name
-        self._bars.update(self._task, completed=done, total=total, figures=shown)
+        self._bars.update(self._task, completed=done, total=total, figures=shown, amount=amount)
         if total is not None and done >= total:
             self._pause()
 
@@ -136,14 +159,15 @@ class Setting:
         self.folder = folder
         self.as_json = as_json
         self.progress = Terminal(quiet)
+        self.told_next = False
 
     def project(self) -> Project:
         from hauslm import flow
 
         return flow.Project.load(self.folder, self.progress)
 
-    def show(self, record: Any, next_step: Sentence | str = "") -> None:
-        """The record as JSON, or its summary for a person and the command that comes next."""
+    def show(self, record: Any) -> None:
+        """The record as JSON, or its summary for a person."""
         self.progress.close()
         if self.as_json:
             data = (
@@ -156,7 +180,6 @@ class Setting:
         from hauslm import flow
 
         self.print(flow.summary(record))
-        self.weiter(next_step)
 
     def print(self, renderable: Any) -> None:
         from rich.console import Console
@@ -168,7 +191,14 @@ class Setting:
         console.print(renderable)
 
     def weiter(self, next_step: Sentence | str) -> None:
-        if next_step and not self.as_json and not self.progress.quiet:
+        """The command or sentence that goes on from here; once, and never among JSON."""
+        from hauslm.cli.guidance import in_folder
+
+        if not next_step or self.told_next:
+            return
+        self.told_next = True
+        if not self.as_json and not self.progress.quiet:
+            next_step = in_folder(next_step, self.folder)
             click.echo(say("Next: {step}", step=as_text(next_step)).text(), err=True)
 
 
@@ -206,8 +236,14 @@ def common(function: F) -> F:
             )
         setting = Setting(directory, as_json, quiet)
         try:
-            return function(setting, **rest)
+            result = function(setting, **rest)
         finally:
             setting.progress.close()
+        from hauslm.cli.guidance import next_of
+
+        command = click.get_current_context().info_name
+        if not result and command is not None:
+            setting.weiter(next_of(command))
+        return result
 
     return wrapped  # type: ignore[return-value]

@@ -59,12 +59,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
         N_("Run the stages in a network trap and count what tries to leave."),
     ),
     "schema": ("project", N_("JSON Schema of the project file.")),
+    "completion": ("completion", N_("Shell completion: the script for bash, zsh or fish.")),
 }
 
 # Commands that listen; all others need no Internet socket at all.
 LISTENING = ("serve", "web")
 # Commands that live for a second: Python's cycle collector would take a tenth of it for nothing.
-QUICK = ("decide", "compare", "catalog", "schema", "init", "check")
+QUICK = ("decide", "compare", "catalog", "schema", "init", "check", "completion")
 # Commands that may reach `analyse`, which may ask an endpoint that the project file names.
 REACH_ANALYSE = ("analyse", "run", "demo")
 # Commands that may start several processes, which must reach each other.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
 
 from hauslm.base.errors import UsageError
-from hauslm.base.words import N_, say, translate
+from hauslm.base.words import N_, Sentence, say, translate
 from hauslm.cli.common import Setting, common
 
 USUAL_TABLE_LENGTH = 4096
@@ -132,7 +133,7 @@ def plan(setting: Setting, evidence: str, **question: Any) -> None:
     if not asked or set(asked) == {"suggest"}:
         # A project's plan always brings its suggestions.
         record: Any = flow.run_stage(setting.project(), "plan", options={"evidence": evidence})
-        setting.show(record, "hauslm prepare")
+        setting.show(record)
     else:
         if "model" not in asked:
             raise UsageError(
@@ -149,7 +150,17 @@ def plan(setting: Setting, evidence: str, **question: Any) -> None:
         setting.show(record)
     if record.fits and not record.fits.get(next(iter(record.fits)), True):
         setting.progress.say(record.margin.say())
+        setting.weiter(f"hauslm plan --table gpus --model {shlex.quote(record.model)}")
         raise click.exceptions.Exit(4)
+    if "model" in asked:
+        setting.weiter(_after_a_question(asked))
+
+
+def _after_a_question(asked: dict[str, Any]) -> Sentence | str:
+    """A free-standing plan has no project to go on with: what it can be asked further, or init."""
+    if not asked.get("suggest"):
+        return say("The same with --suggest names the fastest setting that fits.")
+    return "hauslm init"
 
 
 def _table(setting: Setting, asked: dict[str, Any]) -> None:

@@ -30,13 +30,35 @@ def check(setting: Setting) -> None:
         ]
         click.echo(json.dumps(data, ensure_ascii=False, indent=2))
     else:
-        for row in rows:
-            mark = "✔" if row.ok else ("✘" if row.required else "–")
-            click.echo(f"{mark} {as_text(row.title)}: {as_text(row.detail)}")
+        setting.print(_table(rows))
+        for row in rows:  # below the table, where a command stays whole and can be copied
             if row.next_step and not row.ok:
-                click.echo(f"    → {as_text(row.next_step)}")
-    if any(r.required and not r.ok for r in rows):
+                click.echo(f"{_mark(row)} {as_text(row.title)}\n  → {as_text(row.next_step)}")
+    crosses = [r for r in rows if r.required and not r.ok]
+    if crosses:
+        setting.weiter(crosses[0].next_step)
         raise click.exceptions.Exit(5)
+
+
+def _mark(row: Any) -> str:
+    return "✔" if row.ok else ("✘" if row.required else "–")
+
+
+def _table(rows: list[Any]) -> Any:
+    """Mark, what was looked at, what was found."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
+    table.add_column("", no_wrap=True)
+    for title in (N_("Looked at"), N_("Found")):
+        table.add_column(translate(title), overflow="fold")
+    for row in rows:
+        colour = "green" if row.ok else ("red" if row.required else "yellow")
+        found = as_text(row.title), as_text(row.detail)
+        table.add_row(Text(_mark(row), style=colour), *map(Text, found))
+    return table
 
 
 @click.command()
@@ -50,8 +72,10 @@ def init(setting: Setting, yes: bool, force: bool) -> None:
 
     answers: dict[str, Any] = {"language": language()}
     if not yes:
-        for question in flow.questions():
-            click.echo(f"\n{translate(question.why)}", err=True)
+        asked = flow.questions()
+        setting.progress.say(say("{n} questions; Enter takes the value in brackets.", n=len(asked)))
+        for number, question in enumerate(asked, 1):
+            click.echo(f"\n{number}/{len(asked)}  {translate(question.why)}", err=True)
             kind = click.Choice(question.choices) if question.choices else None
             answers[question.field] = click.prompt(
                 translate(question.prompt), default=question.default, type=kind, err=True
@@ -61,7 +85,6 @@ def init(setting: Setting, yes: bool, force: bool) -> None:
         click.echo(json.dumps({"path": str(path)}))
         return
     click.echo(say("Written: {path}", path=str(path)).text())
-    setting.weiter("hauslm decide")
 
 
 @click.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from hauslm.base.words import N_, language, say, translate
 from hauslm.cli.common import Setting, common
+from hauslm.cli.guidance import open_report
 
 
 def _teller(setting: Setting) -> Any:
@@ -44,7 +46,9 @@ def run(setting: Setting, until: str | None) -> None:
         data = {n: r.model_dump(mode="json", by_alias=True) for n, r in records.items()}
         click.echo(json.dumps(data, ensure_ascii=False, indent=2))
     elif until is None:
-        click.echo(project.folder.report / "report.html")
+        path = project.folder.report / "report.html"
+        click.echo(path)
+        setting.weiter(open_report(str(path)))
 
 
 @click.command()
@@ -64,6 +68,7 @@ def demo(setting: Setting, until: str | None) -> None:
         click.echo(json.dumps({"report": str(path)}))
     elif until is None:
         click.echo(say("Report: {path}", path=str(path)).text())
+    setting.weiter(f"hauslm web -C {shlex.quote(str(root))}")
 
 
 @click.command()
@@ -99,3 +104,5 @@ def report(setting: Setting, template: str, formats: tuple[str, ...]) -> None:
             setting.print(path.read_text(encoding="utf-8"))
         else:
             click.echo(path)
+    if "html" in files:
+        setting.weiter(open_report(str(files["html"])))

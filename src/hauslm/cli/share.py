@@ -67,7 +67,7 @@ def bundle(setting: Setting, sign: str | None, accept_memorisation: bool) -> Non
     if sign is not None:
         options |= {"sign": sign, "passphrase": _passphrase_of(sign)}
     record = flow.run_stage(setting.project(), "bundle", options=options)
-    setting.show(record, "hauslm analyse")
+    setting.show(record)
 
 
 def _passphrase_of(key: str) -> str | None:

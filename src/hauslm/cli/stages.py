@@ -11,23 +11,12 @@ from hauslm.base.errors import Interrupted
 from hauslm.base.words import N_, say, translate
 from hauslm.cli.common import Setting, common
 
-NEXT = {
-    "compare": "hauslm decide",
-    "decide": "hauslm plan",
-    "plan": "hauslm prepare",
-    "prepare": "hauslm train",
-    "train": "hauslm evaluate",
-    "evaluate": "hauslm bundle",
-    "bundle": "hauslm analyse",
-    "analyse": "hauslm report",
-}
-
 
 def _stage(setting: Setting, name: str, **options: Any) -> None:
     from hauslm import flow
 
     record = flow.run_stage(setting.project(), name, options=options)
-    setting.show(record, NEXT.get(name, ""))
+    setting.show(record)
 
 
 @click.command()
@@ -65,7 +54,7 @@ def decide(setting: Setting, why: str | None, old: Path | None, note: bool) -> N
     elif note:
         click.echo(flow.decision_note(record))
     else:
-        setting.show(record, NEXT["decide"])
+        setting.show(record)
 
 
 @click.command()
@@ -151,7 +140,7 @@ def _attach(setting: Setting) -> int | None:
         setting.progress.close()
         click.echo(found.message or _gone(found.pid), err=True)
         return found.exit_code or Interrupted.exit_code
-    setting.show(record, NEXT["train"])
+    setting.show(record)
     return None
 
 

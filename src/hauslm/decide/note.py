@@ -146,6 +146,8 @@ class _Writer:
         )  # fmt: skip
         for flip in d.flips[:MOST_FLIPS]:
             becomes = flip.becomes or self.say(say("no option"))
+            if flip.becomes_title is not None:
+                becomes = flip.becomes_title.say(self.code)
             yield "* " + self.say(
                 say("{title}: {old} → {new} {unit}: {becomes}",
                     title=flip.title.say(self.code).rstrip(".?"), old=_shown(flip.from_), new=_shown(flip.to),

@@ -33,6 +33,7 @@ from hauslm.records import (
     Decision,
     Evaluation,
     Fact,
+    Flip,
     Option,
     Reason,
     Record,
@@ -173,7 +174,7 @@ def _decide(
         ),
         break_even=sensitivity.break_even(context),
         alternatives=tuple(sensitivity.alternatives(context)),
-        flips=tuple(flips[: sensitivity.MOST_FLIPS]),
+        flips=tuple(_titled(context, f) for f in flips[: sensitivity.MOST_FLIPS]),
         sensitivity=tuple(sensitivity.tornado(context)),
         probability_verdict_holds=sensitivity.probability(context, field, seed=seed),
         switching_value=sensitivity.switching_value(context),
@@ -351,6 +352,13 @@ def _figures(context: Context, *, assumed: bool) -> list[Fact]:
         tie = Quantity(TIE_SHARE, "1", "assumed", source="what a cost estimate can tell apart")
         found.append(fact(say("Costs of one place that count as equal"), tie))
     return found
+
+
+def _titled(context: Context, flip: Flip) -> Flip:
+    row = context.judged.row.get(flip.becomes)
+    if row is None:
+        return flip
+    return flip.model_copy(update={"becomes_title": Said.of(context.name(row))})
 
 
 def _notices(place: Situation) -> list[Sentence]:

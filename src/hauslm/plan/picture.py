@@ -16,15 +16,19 @@ PARTS = {
     "overhead": (N_("Context and workspace"), "·"),
 }
 BELOW_SHOWN_GIB = 0.005
+LONGEST = 1.5  # times the cells that were asked for
 
 
 def stacked_bar(plan: Plan, memory_gib: float, width: int = 60, language: str | None = None) -> str:
     """Several lines: the bar up to the card's end (|) or beyond, then one line per part.
 
     `width` is the number of cells that stand for the card's memory; a peak beyond it makes the bar
-    longer than the frame, so that "too much" is seen.
+    longer than the frame, so that "too much" is seen. Beyond one and a half times that, the frame
+    shrinks instead: a bar that wraps on the terminal is no picture.
     """
-    cells = width / memory_gib
+    total = sum(getattr(plan.memory.parts, name).value for name in PARTS)
+    cells = width / max(memory_gib, total / LONGEST)
+    width = max(1, round(memory_gib * cells))
     bar, end = "", 0.0
     for name, (_, mark) in PARTS.items():
         end += getattr(plan.memory.parts, name).value

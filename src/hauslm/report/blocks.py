@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hauslm.base.origin import said
 from hauslm.base.quantity import Quantity
 from hauslm.base.words import Sentence, date, number, say, translate
 from hauslm.records import Fact, Said
@@ -53,6 +54,9 @@ class Figure:
     title: str
     description: str
     table: Table
+
+    def _repr_svg_(self) -> str:  # a notebook's cell that ends in a figure shows it
+        return self.svg
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class Writer:
             }[quantity.known]
         )
         day = date(quantity.date, self.language) if quantity.date else ""
-        origin = self.t(quantity.source) if quantity.source else ""
+        origin = said(quantity.source, self.language) if quantity.source else ""
         origin = f"{origin} ({day})" if origin and day else origin or day
         return f"{known}: {origin}" if origin else known
 

@@ -8,6 +8,7 @@ and what the report says), pdf (typst), terminal (plain text).
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,22 @@ from hauslm.base.version import __version__
 from hauslm.base.words import N_, say, translate
 from hauslm.records import Record
 from hauslm.report import html, lab, markdown, pdf, terminal
-from hauslm.report.blocks import Writer
+from hauslm.report.blocks import Figure, Writer
 from hauslm.report.chapters import CHAPTERS
 from hauslm.report.script import lab_script
 from hauslm.scenario import Scenario
 
+CHAPTER_NAMES = {
+    "decision": N_("Decision"),
+    "comparison": N_("Comparison"),
+    "plan": N_("Plan"),
+    "corpus": N_("Preparation"),
+    "run": N_("Training"),
+    "evaluation": N_("Evaluation"),
+    "bundle": N_("Bundle"),
+    "analysis": N_("Analysis"),
+    "privacy": N_("Privacy proof"),
+}
 NEXT_COMMAND = {
     "decision": "hauslm decide",
     "comparison": "hauslm compare",
@@ -52,10 +64,10 @@ def blocks_of(
         for name, chapter in CHAPTERS.items():
             if name in records:
                 chapter(w, records[name])
-        missing = [c for n, c in NEXT_COMMAND.items() if n not in records]
+        missing = [n for n in NEXT_COMMAND if n not in records]
         if missing:
             w.heading(say("Not done yet"))
-            w.bullets(missing)
+            w.bullets([f"{w.t(CHAPTER_NAMES[n])}: {NEXT_COMMAND[n]}" for n in missing])
         _appendix(w, records)
     if not linked:
         w.source_list()
@@ -166,3 +178,26 @@ def fragment(record: Record, language: str) -> str:
     CHAPTERS[record.name](w, record)
     w.source_list()
     return html.fragment(w.blocks, words_of(language))
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One record told to a person: Markdown without its drawings, and the drawings. A notebook shows both."""
+
+    markdown: str
+    figures: tuple[Figure, ...]
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
+
+
+def chapter(record: Record, language: str, *, brief: bool = True) -> Chapter:
+    """The record's chapter; `brief` as on the terminal. The drawings are always all of them."""
+    from hauslm.report import markdown
+
+    short, full = Writer(language, brief=brief), Writer(language)
+    for writer in (short, full):
+        CHAPTERS[record.name](writer, record)
+    drawn = tuple(b for b in full.blocks if isinstance(b, Figure))
+    told = [b.table if isinstance(b, Figure) else b for b in short.blocks]
+    return Chapter(markdown.render(told), drawn)

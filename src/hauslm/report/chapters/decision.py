@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 
 from hauslm.base.words import N_, say
-from hauslm.records import Decision, Flip, Option
+from hauslm.records import Decision, Fact, Flip, Option
 from hauslm.report import plots
 from hauslm.report.blocks import Writer
 
@@ -71,35 +72,53 @@ def _reasons(w: Writer, decision: Decision) -> None:
         lines = []
         for reason in decision.verdict.reasons:
             if reason.criterion == criterion:
-                figures = "" if w.brief else "; ".join(w.facts(reason.facts, 4))
+                figures = "" if w.brief else "; ".join(w.facts(_telling(reason.facts), 4))
                 lines.append(w.t(reason) + (f" ({figures})" if figures else ""))
         w.bullets(lines)
 
 
-def _ranked(decision: Decision) -> list[Option]:
-    """The chosen option, then admissible ones by cost, then the others by cost."""
+def _telling(facts: Iterable[Fact]) -> list[Fact]:
+    """What the sentence does not say already: figures with a source, a range or an assumption of their
+    own. Computed sums of one option and of its rival bear the same label; the tables tell them apart."""
+    return [f for f in facts if f.quantity.known != "derived" or f.quantity.low is not None]
 
-    def key(option: Option) -> tuple[bool, bool, bool, float]:
-        cost = option.cost.horizon.value if option.cost else float("inf")
-        return (
-            option.id != decision.verdict.option,
-            not option.admissible,
-            not option.complete,
-            cost,
-        )
 
-    return sorted(decision.options, key=key)
+def _by_cost(options: Iterable[Option]) -> list[Option]:
+    return sorted(options, key=lambda o: o.cost.horizon.value if o.cost else float("inf"))
+
+
+def _adapted(option: Option) -> bool:
+    return option.adaptation not in ("", "none")
+
+
+def _shown(decision: Decision, room: int) -> list[Option]:
+    """The rows of the table: what a reader would weigh against the recommendation, in that order.
+
+    The recommended one; what does the same work (adapted, where it is adapted), each place's cheapest
+    before further models in the same place; the same model without an adapter, which says what the
+    adaptation costs; and the cheapest of what a rule keeps out, which says what the rule costs.
+    """
+    chosen = next((o for o in decision.options if o.id == decision.verdict.option), None)
+    refused = _by_cost(o for o in decision.options if not o.admissible and o.cost)[: room // 3]
+    open_ones = _by_cost(o for o in decision.options if o.admissible and o is not chosen)
+    if chosen is None:
+        return [*open_ones[: room - len(refused)], *refused]
+    same = [o for o in open_ones if _adapted(o) == _adapted(chosen)]
+    bare = [o for o in open_ones if o not in same and o.model == chosen.model]
+    cheapest = [o for o in open_ones if o not in same and o not in bare][:1]
+    rest = [*bare[:1], *cheapest]
+    places: dict[str, Option] = {chosen.hardware: chosen}
+    for option in same:
+        places.setdefault(option.hardware, option)
+    first = [o for o in places.values() if o is not chosen]
+    same = [*_by_cost(first), *(o for o in same if o not in first)]
+    return [chosen, *same[: room - 1 - len(rest) - len(refused)], *rest, *refused]
 
 
 def _options(w: Writer, decision: Decision) -> None:
     w.heading(say("The options"), 3)
-    ranked = _ranked(decision)
-    # The admissible ones, and the cheapest of those that a rule keeps out: what the rule costs.
-    room = SHOWN_OPTIONS if not w.brief else 8
-    refused = [o for o in ranked if not o.admissible and o.cost][: room // 3]
-    shown = [o for o in ranked if o.admissible][: room - len(refused)] + refused
-    if decision.verdict.option not in {o.id for o in shown}:
-        shown = [ranked[0], *shown]
+    kept = len(decision.options)
+    shown = _shown(decision, SHOWN_OPTIONS if not w.brief else 8)
     rows = []
     for option in shown:
         cost = option.cost
@@ -113,19 +132,23 @@ def _options(w: Writer, decision: Decision) -> None:
             (
                 w.t(option.title),
                 w.t(KINDS[option.kind]),
+                w.t(say("yes") if _adapted(option) else say("no")),
                 w.number(cost.monthly.value, "EUR") if cost else w.t(say("price not found")),
                 w.number(cost.per_document.value * 1000, "EUR") if cost else "–",
                 allowed,
             )
         )
     w.table(
-        [say("Option"), say("Kind"), say("Per month"), say("Per 1,000 documents"), say("Admissible")],
+        [
+            say("Option"), say("Kind"), say("Adapted"), say("Per month"), say("Per 1,000 documents"),
+            say("Admissible"),
+        ],
         rows,
         caption=say(
             "{shown} of {kept} options; {considered:,} combinations were evaluated.",
-            shown=len(shown), kept=len(ranked), considered=max(decision.considered, len(ranked)),
+            shown=len(shown), kept=kept, considered=max(decision.considered, kept),
         ),
-        align="llrrl",
+        align="lllrrl",
         marked=0,
     )  # fmt: skip
     priced = [o for o in shown if o.cost]
@@ -236,6 +259,8 @@ def _becomes(w: Writer, decision: Decision, flip: Flip) -> str:
     """The option's title where the record holds it, else its id."""
     if not flip.becomes:
         return w.t(say("nothing that is admissible"))
+    if flip.becomes_title is not None:
+        return w.t(flip.becomes_title)
     return next((w.t(o.title) for o in decision.options if o.id == flip.becomes), flip.becomes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hauslm.base.words import N_, say
-from hauslm.records import Evaluation
+from hauslm.records import Difference, Evaluation
 from hauslm.report import plots
 from hauslm.report.blocks import Writer
 
@@ -41,11 +41,23 @@ MEASURES = {
     "repeated_sentences": N_("repeated sentences"),
     "repeated_reproduced": N_("repeated sentences reproduced"),
 }
+SYSTEMS = {
+    "base": N_("Base"),
+    "adapter": N_("Adapter"),
+    "majority": N_("Most frequent label"),
+    "tfidf_logistic": N_("TF-IDF"),
+    "tfidf_position_logistic": N_("TF-IDF with position"),
+}
 SHOWN_EXAMPLES = 10
 
 
 def name_of(w: Writer, metric: str) -> str:
     return w.t(METRICS.get(metric, metric.replace("_", " ")))
+
+
+def system_of(w: Writer, name: str) -> str:
+    """A system in words; one that the user named (a cloud model) keeps its name."""
+    return w.t(SYSTEMS[name]) if name in SYSTEMS else name
 
 
 def write(w: Writer, evaluation: Evaluation) -> None:
@@ -74,18 +86,23 @@ def _systems(w: Writer, evaluation: Evaluation) -> None:
         for metric in metrics:
             value = system.metrics.get(metric)
             cells.append("–" if value is None else w.number(value, ".3f"))
-        rows.append((system.name, *cells))
+        rows.append((system_of(w, system.name), *cells))
     w.table(
         [say("System"), *[name_of(w, m) for m in metrics]], rows, align="l" + "r" * len(metrics)
     )
-    absent = {(s.name, m): reason for s in evaluation.systems for m, reason in s.absent.items()}
-    if absent and not w.brief:
-        w.bullets(
-            [
-                f"{name}, {name_of(w, metric)}: {w.t(reason)}"
-                for (name, metric), reason in absent.items()
-            ]
-        )
+    if not w.brief:
+        w.bullets(_absent(w, evaluation))
+
+
+def _absent(w: Writer, evaluation: Evaluation) -> list[str]:
+    """Why a dash stands in the table: each reason once, with the systems and metrics that it explains."""
+    reasons: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for system in evaluation.systems:
+        for metric, reason in system.absent.items():
+            systems, metrics = reasons.setdefault(w.t(reason), ({}, {}))
+            systems[system_of(w, system.name)] = None
+            metrics[name_of(w, metric)] = None
+    return [f"{', '.join(s)} ({', '.join(m)}): {reason}" for reason, (s, m) in reasons.items()]
 
 
 def _differences(w: Writer, evaluation: Evaluation) -> None:
@@ -100,8 +117,8 @@ def _differences(w: Writer, evaluation: Evaluation) -> None:
                     say(
                         "{metric}: {system} minus {against}",
                         metric=name_of(w, d.metric),
-                        system=d.system,
-                        against=d.against,
+                        system=system_of(w, d.system),
+                        against=system_of(w, d.against),
                     )
                 ),
                 w.number(d.value, ".3f"),
@@ -120,9 +137,9 @@ def _differences(w: Writer, evaluation: Evaluation) -> None:
         w.blocks.append(table)
         return
     drawn = [
-        (f"{name_of(w, d.metric)}: {d.system} − {d.against}", d.value, d.low, d.high)
+        (f"{name_of(w, d.metric)}: {_pair(w, d)}", d.value, d.low, d.high)
         if d.higher_is_better
-        else (f"{name_of(w, d.metric)} (−): {d.system} − {d.against}", -d.value, -d.high, -d.low)
+        else (f"{name_of(w, d.metric)} (−): {_pair(w, d)}", -d.value, -d.high, -d.low)
         for d in evaluation.differences
     ]
     svg = plots.intervals(
@@ -141,6 +158,10 @@ def _differences(w: Writer, evaluation: Evaluation) -> None:
     )
 
 
+def _pair(w: Writer, difference: Difference) -> str:
+    return f"{system_of(w, difference.system)} − {system_of(w, difference.against)}"
+
+
 def _price(w: Writer, evaluation: Evaluation) -> None:
     rows = [
         *_flat(w, evaluation.forgetting, say("Forgetting")),
@@ -153,7 +174,10 @@ def _price(w: Writer, evaluation: Evaluation) -> None:
 
 def _flat(w: Writer, data: dict[str, Any], title: Any) -> list[tuple[str, str]]:
     rows = []
+    unit = f" ({w.t(str(data['unit']))})" if data.get("unit") else ""
     for key, value in data.items():
+        if key == "unit" or (key == "measured" and value is True):
+            continue  # the unit stands beside its figures; that it was measured is seen by them
         if isinstance(value, bool):
             text = w.t(say("yes") if value else say("no"))
         elif isinstance(value, (int, float)):
@@ -162,7 +186,10 @@ def _flat(w: Writer, data: dict[str, Any], title: Any) -> list[tuple[str, str]]:
             text = value
         else:
             continue
-        rows.append((f"{w.t(title)}: {w.t(MEASURES.get(key, key.replace('_', ' ')))}", text))
+        named = w.t(MEASURES.get(key, key.replace("_", " ")))
+        if key.startswith("difference_"):
+            named += unit
+        rows.append((f"{w.t(title)}: {named}", text))
     return rows
 
 
