@@ -593,6 +593,11 @@ class Analysis(Record):
     sections: int = 0  # sections (times questions) that were asked about
     flagged: int = 0  # rows from text that tries to steer its reader
     retried: int = 0  # rows that needed a second attempt
+    failures: int = 0  # files and rows, of which `failed` names the first
+    # By the plan's power and price over the time that passed, and by its speed; None: it says nothing.
+    energy_kwh: Quantity | None = None
+    cost: Quantity | None = None
+    planned_documents_per_hour: Quantity | None = None
 
 
 class Privacy(Record):

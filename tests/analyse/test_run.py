@@ -19,9 +19,10 @@ import pytest
 
 from hauslm.analyse import run as room
 from hauslm.analyse import runner, templates
+from hauslm.analyse.journal import RowJournal
 from hauslm.analyse.runner import essence
 from hauslm.base.errors import DataError, RefusedError, UsageError
-from hauslm.base.files import Journal, ProjectFolder, canonical_json
+from hauslm.base.files import ProjectFolder
 from hauslm.lm.echo import EchoModel
 from hauslm.lm.interface import Request
 from hauslm.records import Analysis
@@ -166,23 +167,24 @@ def test_a_crash_at_any_journal_entry_changes_nothing(
     appends = sum(r["attempts"] > 0 for r in whole)
     for n in range(appends):
         scenario, folder = project(root=tmp_path / f"crash{n}", **options)
-        original, count = Journal.append, itertools.count()
+        original, count = RowJournal._write, itertools.count()
 
         def dying(
-            journal: Journal,
-            row: dict[str, Any],
+            journal: RowJournal,
+            data: bytes,
             n: int = n,
             count: Any = count,
-            append: Any = original,
+            write: Any = original,
         ) -> None:
-            if next(count) == n:
+            if next(count) == n // 2:
+                torn = len(data) * (n % 2) // 2  # nothing of the group, or half of it
                 with journal.path.open("ab") as stream:
-                    stream.write(canonical_json(row)[: 10 * (n % 3)])  # nothing, or a torn line
+                    stream.write(data[:torn])
                 raise PowerCut
-            append(journal, row)
+            write(journal, data)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Journal, "append", dying)
+            patch.setattr(RowJournal, "_write", dying)
             with pytest.raises(PowerCut):
                 room.analyse(scenario, folder, run=None, corpus=None, model=EchoModel())
         assert not (folder.analysis / "rows.jsonl").exists(), "half a result must not look whole"
@@ -200,7 +202,7 @@ def journal_of(folder: ProjectFolder) -> Path:
 CHILD = """
 import sys
 from hauslm.analyse import run as room
-from hauslm.base.files import Journal, ProjectFolder, canonical_json
+from hauslm.base.files import ProjectFolder
 from hauslm.scenario import load
 room.WINDOW_TOKENS = 64
 folder = ProjectFolder(sys.argv[1])

@@ -37,6 +37,10 @@ FIGURES: dict[str, Callable[[Any], Sentence]] = {
     "tokens_per_second": lambda v: say("{value:,.0f} tokens/s", value=v),
     "memory_gib": lambda v: say("{value:.1f} GiB", value=v),
     "remaining_seconds": lambda v: say("{time} left", time=_span(v)),
+    "documents_per_hour": lambda v: say("{value:,.0f} articles/h", value=v),
+    "planned_documents_per_hour": lambda v: say("planned {value:,.0f}", value=v),
+    "energy_kwh": lambda v: say("{value:.3f} kWh so far", value=v),
+    "cost_so_far_eur": lambda v: say("{value:.2f} EUR so far", value=v),
     "cost_eur": lambda v: say("about {value:.2f} EUR in all", value=v),
 }
 

@@ -69,6 +69,7 @@ QUICK = ("decide", "compare", "catalog", "schema", "init", "check")
 REACH_ANALYSE = ("analyse", "run", "demo")
 # Commands that may start several processes, which must reach each other.
 SPREAD = ("train",)
+_SPREAD = re.compile(r"""\bspread["']?\s*:\s*["']?ray\b""")
 _ENDPOINT = re.compile(r"""\bengine["']?\s*:\s*["']?(openai|vllm)\b""")
 
 
@@ -152,6 +153,9 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
     if command in SPREAD and _several(arguments):
         egress.shut("loopback", kernel=False)  # said in the run's own notices and record
         return None
+    if command in REACH_ANALYSE and _spreads(arguments):
+        egress.shut("loopback", kernel=False)  # said by the room, with the cluster's size
+        return None
     asks = command in REACH_ANALYSE and bool(_ENDPOINT.search(_project_text(arguments)))
     pushes = command == "push" and "hf" in arguments
     egress.shut("strict", kernel=not asks and not pushes and command != "prove-privacy")
@@ -166,6 +170,14 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
     return say(
         "The project file names an endpoint, so this command runs without the kernel's filter; the audit hook alone guards it."
     )
+
+
+def _spreads(arguments: list[str]) -> bool:
+    """Is the analysis shared among the workers of a Ray cluster?"""
+    words_given = " ".join(arguments)
+    if "--engine ray" in words_given or "--engine=ray" in words_given:
+        return True
+    return bool(_SPREAD.search(_project_text(arguments)))
 
 
 def _several(arguments: list[str]) -> bool:

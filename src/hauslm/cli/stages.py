@@ -169,6 +169,51 @@ def evaluate(setting: Setting) -> None:
 
 
 @click.command()
+@click.option(
+    "--engine",
+    type=click.Choice(["transformers", "vllm", "openai", "ray"]),
+    help=translate(
+        N_("What runs the model, in place of the project file's; ray: many workers share the work.")
+    ),
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 100_000),
+    help=translate(N_("Ray workers; without it one for each GPU, or for two processor cores.")),
+)
+@click.option(
+    "--ray-address",
+    default="",
+    metavar="HOST:PORT",
+    help=translate(N_("A Ray cluster that runs already; without it one is started here.")),
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help=translate(N_("Only part I of N, on as many machines as you like; --merge ends it.")),
+)
+@click.option(
+    "--merge", is_flag=True, help=translate(N_("Put the parts of --shard together; repeatable."))
+)
 @common
-def analyse(setting: Setting) -> None:
-    _stage(setting, "analyse")
+def analyse(
+    setting: Setting,
+    engine: str | None,
+    workers: int | None,
+    ray_address: str,
+    shard: str | None,
+    merge: bool,
+) -> None:
+    from hauslm import flow
+
+    if merge:
+        _stage(setting, "analyse", merge=True)
+        return
+    options: dict[str, Any] = {"workers": workers, "ray_address": ray_address}
+    if engine is not None:
+        options["engine"] = engine
+    if shard is None:
+        _stage(setting, "analyse", **options)
+        return
+    record = flow.analyse_part(setting.project(), shard, **options)
+    setting.show(record, "hauslm analyse --merge")
