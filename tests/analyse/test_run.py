@@ -341,3 +341,19 @@ def test_nothing_goes_to_an_endpoint_without_a_permit(project: Project) -> None:
         execute(project(template="summary", **options))
     with pytest.raises(UsageError, match="H830"):
         execute(project(template="summary", engine="openai"))
+
+
+def test_no_section_is_lost_when_many_are_rewritten_into_one(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts that do not fit one prompt are rewritten in parts; the last one may hold a single text."""
+    from hauslm.analyse import sections
+
+    monkeypatch.setattr(sections, "MOST_MERGED", 2)
+    text = "# Long\n\n" + "This sentence is one of very many here. " * 60
+    _, rows = execute(project(template="summary", articles={"long": text}), model=EchoModel())
+    own = [r for r in rows if r["level"] == "section"]
+    assert len(own) % 2, "an odd number leaves one over"
+    first = [r for r in rows if r["level"] == "merge" and r["merge_level"] == 1]
+    rests = [key for r in first for key in r["rests_on"]]
+    assert rests == [r["key"] for r in own]

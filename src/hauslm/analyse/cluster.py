@@ -20,6 +20,7 @@ import os
 import queue
 import secrets
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -53,7 +54,6 @@ DEATHS = 4  # of actors over one shard, after which the shard itself is the susp
 PLACED_WITHIN_S = 120.0  # a new actor that finds no room for so long is given up
 STORE_BYTES = 256 << 20  # shared memory of a cluster of our own; shards are a few MB
 AHEAD = 2  # shards of each actor that may be out or wait for an earlier one
-OWN_SWITCHES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 
 
 def load_ray() -> Any:
@@ -68,6 +68,19 @@ def load_ray() -> Any:
             next_step=say("pip install 'hauslm[ray]'"),
         ) from error
     return ray
+
+
+def _use_token() -> None:
+    """Connections of a cluster of our own need a token. Ray reads it once, when it is loaded."""
+    if os.environ.get("RAY_AUTH_MODE") == "token" and os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    if "ray" in sys.modules:
+        raise MissingError(
+            "H841",
+            say("Ray was loaded in this process before, without a token for its connections."),
+            next_step=say("Start the analysis in a process of its own, or give --ray-address."),
+        )
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 # ---------------------------------------------------------------- the cluster
@@ -85,9 +98,10 @@ class Cluster:
                 egress.shut(f"cloud:{host}", kernel=False)
         elif egress.mode() == "strict":
             egress.shut("loopback", kernel=False)
+        if not address:
+            _use_token()
         self.ray = load_ray()
         self._folder: Path | None = None
-        self._before = {n: os.environ.get(n) for n in (*OWN_SWITCHES, "RAY_AUTH_TOKEN")}
         options: dict[str, Any] = {
             "log_to_driver": False,
             "configure_logging": False,
@@ -99,9 +113,7 @@ class Cluster:
             if host in (LOOPBACK, "localhost"):
                 options |= {"_node_ip_address": LOOPBACK}
         else:
-            self._folder = Path(tempfile.mkdtemp(prefix="hauslm-ray-"))
-            os.environ.update(OWN_SWITCHES)
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            self._folder = _own_folder()
             options |= {
                 "num_cpus": cpus or os.cpu_count() or 1,
                 "include_dashboard": False,
@@ -137,11 +149,15 @@ class Cluster:
             self.ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-            for name, value in self._before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+
+
+def _own_folder() -> Path:
+    """A short path for Ray's sockets and logs; those of jobs that were killed are removed."""
+    for old in Path(tempfile.gettempdir()).glob("hauslm-ray-*-*"):
+        owner = old.name.split("-")[2]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"hauslm-ray-{os.getpid()}-"))
 
 
 def _first_line(error: BaseException) -> str:
@@ -301,6 +317,10 @@ class _Shards:
         with self.lock:
             self.out -= 1
 
+    def finished(self) -> bool:
+        with self.lock:
+            return self.ended and not self.again and not self.out
+
     def back(self, number: int, shard: list[Placed], deaths: int) -> None:
         with self.lock:
             self.out -= 1
@@ -346,7 +366,7 @@ class Spread:
         )
         self._progress.say(
             say(
-                "{workers} Ray workers on {nodes} nodes; for that this command runs without the kernel's filter, the audit hook is in mode {mode}.",
+                "{workers} Ray workers, nodes: {nodes}; for that this command runs without the kernel's filter, the audit hook is in mode {mode}.",
                 workers=self.workers,
                 nodes=cluster.nodes,
                 mode=guard,
@@ -409,7 +429,7 @@ class Spread:
         finally:
             todo.stopped = True
             for thread in threads:
-                thread.join(timeout=10)
+                thread.join(timeout=1)
 
     def _in_order(
         self, results: Any, open_threads: int, window: threading.Semaphore, todo: _Shards
@@ -417,8 +437,11 @@ class Spread:
         waiting: dict[int, tuple[list[Placed], Done]] = {}
         turn = itertools.count()
         following = next(turn)
-        while open_threads:
-            found = results.get()
+        while open_threads and not (todo.finished() and following == todo.count):
+            try:
+                found = results.get(timeout=0.2)
+            except queue.Empty:
+                continue  # a thread may still look for an actor that is no longer needed
             if isinstance(found, BaseException):
                 raise found
             if found is None:
@@ -430,7 +453,7 @@ class Spread:
                 yield waiting.pop(following)
                 window.release()
                 following = next(turn)
-        if todo.again or todo.out or not todo.ended:
+        if not todo.finished():
             raise Interrupted(
                 "H843",
                 say("No Ray worker is left; every finished section is kept."),

@@ -238,7 +238,8 @@ class Sections:
             parts[-1].append(row)
             size += tokens
         if len(parts) > 1 and len(parts[-1]) == 1:
-            parts[-2] += parts.pop()
+            alone = parts.pop()
+            parts[-1] += alone
         return parts
 
     def _merge_task(
