@@ -479,6 +479,34 @@ def train_detached(
     return launch.start(project.folder, resume=resume, accept_change=accept_change, several=shape)
 
 
+def train_node(
+    project: Project, shape: Mapping[str, Any], *, resume: bool = True, accept_change: bool = False
+) -> None:
+    """The processes of a machine other than the first; that one's `train` files the record.
+
+    Nothing is prepared or written here: H107 if what the training reads is not there.
+    """
+    from hauslm.train import cluster
+
+    for name in STAGES["train"].needs:
+        before = next(s for s in STAGES.values() if s.record == name)
+        if state(project, before) != "current":
+            raise UsageError(
+                "H107",
+                say("records/{record}.json is missing or out of date.", record=name),
+                where=str(project.folder.records),
+                next_step=say(
+                    "Run hauslm {stage} once before the machines start, and give all the same folder.",
+                    stage=before.name,
+                ),
+            )
+    with speaking(project.scenario.language):
+        cluster.join(
+            project.folder, cluster.Shape(**shape), resume=resume, accept_change=accept_change,
+            progress=project.progress,
+        )  # fmt: skip
+
+
 def train_followed(project: Project) -> tuple[Any, Run | None]:
     """Show the training of this folder until it ends: its `Status`, and the record if it is done.
 
@@ -688,9 +716,18 @@ def train(
     progress: Progress | None = None,
     resume: bool = True,
     accept_change: bool = False,
+    processes: int = 1,
+    strategy: str = "ddp",
 ) -> Run:
-    """The adapter. Resumes from the newest sound checkpoint unless `resume` is False."""
-    result: Run = _api("train", project, progress, resume=resume, accept_change=accept_change)
+    """The adapter. Resumes from the newest sound checkpoint unless `resume` is False.
+
+    `processes` on this machine share the work, one for each GPU; `strategy` "ddp": each holds the
+    base, "fsdp": they share it. Several machines: the command line (`hauslm train --nnodes`).
+    """
+    shape = {"processes": processes, "strategy": strategy} if processes > 1 else None
+    result: Run = _api(
+        "train", project, progress, resume=resume, accept_change=accept_change, shape=shape
+    )
     return result
 
 

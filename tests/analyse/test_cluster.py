@@ -102,7 +102,9 @@ def wait_for_rows(root: Path, count: int, child: subprocess.Popen[str]) -> None:
 def test_ray_on_this_machine_makes_the_same_rows_and_goes_on_after_sigkill(
     project: Project, tmp_path: Path, whole: list[dict[str, Any]]
 ) -> None:
-    _, folder = project(root=tmp_path / "ray", template="classification", articles=MANY, batch_size=2)
+    _, folder = project(
+        root=tmp_path / "ray", template="classification", articles=MANY, batch_size=2
+    )
     child = start(folder.root)
     wait_for_rows(folder.root, 12, child)
     os.kill(child.pid, signal.SIGKILL)
@@ -146,7 +148,9 @@ def test_a_node_that_dies_in_mid_job_loses_nothing_and_doubles_nothing(
     two_nodes: tuple[str, Callable[[], None]],
 ) -> None:
     address, kill = two_nodes
-    _, folder = project(root=tmp_path / "ray", template="classification", articles=MANY, batch_size=2)
+    _, folder = project(
+        root=tmp_path / "ray", template="classification", articles=MANY, batch_size=2
+    )
     child = start(folder.root, address)
     wait_for_rows(folder.root, 12, child)
     kill()

@@ -108,7 +108,7 @@ def test_quotes_stand_in_the_article_at_their_place(project: Project) -> None:
 
 
 def test_windows_cover_every_article_and_overlap_is_marked(project: Project) -> None:
-    text = "# Long\n\n" + "This sentence is one of very many here. " * 60
+    text = "# Long\n\n" + "This sentence is one of very many here. " * 53
     made = project(template="classification", articles={"long": text})
     _, rows = execute(made, model=EchoModel())
     sections = [r for r in rows if r["level"] == "section"]
@@ -350,7 +350,7 @@ def test_no_section_is_lost_when_many_are_rewritten_into_one(
     from hauslm.analyse import sections
 
     monkeypatch.setattr(sections, "MOST_MERGED", 2)
-    text = "# Long\n\n" + "This sentence is one of very many here. " * 60
+    text = "# Long\n\n" + "This sentence is one of very many here. " * 53
     _, rows = execute(project(template="summary", articles={"long": text}), model=EchoModel())
     own = [r for r in rows if r["level"] == "section"]
     assert len(own) % 2, "an odd number leaves one over"

@@ -98,6 +98,9 @@ class Cluster:
                 egress.shut(f"cloud:{host}", kernel=False)
         elif egress.mode() == "strict":
             egress.shut("loopback", kernel=False)
+        if not address or host in (LOOPBACK, "localhost"):
+            # Else Ray takes this machine's outward address, also where loopback was asked for.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         if not address:
             _use_token()
         self.ray = load_ray()

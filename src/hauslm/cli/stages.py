@@ -107,6 +107,24 @@ def prepare(setting: Setting) -> None:
     default="ddp",
     help=translate(N_("Each process holds the base (ddp), or all share it (fsdp).")),
 )
+@click.option(
+    "--nnodes",
+    type=click.IntRange(1, 4096),
+    default=1,
+    help=translate(N_("Machines that train together; give the same command on each.")),
+)
+@click.option(
+    "--node-rank",
+    type=click.IntRange(0, 4095),
+    default=0,
+    help=translate(N_("Which of them this one is; 0 writes the result.")),
+)
+@click.option(
+    "--master",
+    default="",
+    metavar="HOST:PORT",
+    help=translate(N_("Where they meet: an address of machine 0 and a free port.")),
+)
 @common
 def train(
     setting: Setting, resume: bool, accept_change: bool, detach: bool, attach: bool, **several: Any
@@ -123,17 +141,25 @@ def train(
         setting.progress.say(say("The training runs as process {pid}.", pid=pid))
         setting.weiter("hauslm train --attach")
         return None
+    if shape is not None and shape["node_rank"] > 0:
+        flow.train_node(setting.project(), shape, resume=resume, accept_change=accept_change)
+        setting.progress.say(say("This machine's part is done; machine 0 has the result."))
+        return None
     with flow.telling_how_training_ended(setting.folder):
         _stage(setting, "train", resume=resume, accept_change=accept_change, shape=shape)
     return None
 
 
-def _shape(nproc: int, strategy: str) -> dict[str, Any] | None:
-    """How many processes; None: this one. Several machines are not offered: two nodes of one folder
-    would still fight for its lock."""
-    if nproc == 1:
+def _shape(
+    nproc: int, strategy: str, nnodes: int, node_rank: int, master: str
+) -> dict[str, Any] | None:
+    """How many processes, and where; None: this one alone."""
+    if nproc == 1 and nnodes == 1 and not node_rank and not master:
         return None
-    return {"processes": nproc, "strategy": strategy}
+    return {
+        "processes": nproc, "strategy": strategy, "nodes": nnodes, "node_rank": node_rank,
+        "rendezvous": master,
+    }  # fmt: skip
 
 
 def _attach(setting: Setting) -> int | None:
