@@ -61,7 +61,7 @@ def rows_of(root: Path) -> list[dict[str, Any]]:
 
 def journal_keys(root: Path) -> list[str]:
     path = root / "work" / "analysis" / "journal.jsonl"
-    return [json.loads(line)["key"] for line in path.read_text().splitlines()]
+    return [json.loads(line)["key"] for line in path.read_bytes().split(b"\n")[:-1]]
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_a_cluster_elsewhere_needs_a_permit_and_options_must_fit(project: Projec
         room.analyse(
             scenario, folder, run=None, corpus=None, engine="ray", ray_address="10.1.2.3:6379"
         )
-    with pytest.raises(UsageError, match="H841"):
+    with pytest.raises(UsageError, match="H844"):
         room.analyse(scenario, folder, run=None, corpus=None, workers=2)
 
 

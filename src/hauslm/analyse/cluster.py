@@ -6,10 +6,8 @@ on the disk before the next group is waited for. When an actor or its machine di
 another one with the rows that are there by then, so nothing is lost and nothing is double. Shards are
 worked off by the same code and in the same groups as by one process (sections.py): the rows are the same.
 
-Articles and rows travel as JSON. Without an address a cluster is started on this machine for the job:
-Ray listens on all its interfaces, so its connections need a token that is made for this job, and no usage
-statistics are sent. A cluster elsewhere is used only if its address is given, and with a permit, since
-the articles go there; its machines need hauslm and the project folder under the same path.
+Articles and rows travel as JSON. Which cluster: `lm/workers.py`; the machines of one that runs already
+need hauslm and the project folder under the same path.
 """
 
 from __future__ import annotations
@@ -18,17 +16,12 @@ import itertools
 import json
 import os
 import queue
-import secrets
-import shutil
-import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hauslm.analyse.journal import RowJournal
@@ -40,7 +33,7 @@ from hauslm.base.errors import HauslmError, Interrupted, MissingError, RefusedEr
 from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Progress, Silent
 from hauslm.base.words import Sentence, as_text, say
-from hauslm.lm.permit import permit_for
+from hauslm.lm.workers import Cluster, first_line
 from hauslm.records import Run
 from hauslm.scenario import Scenario
 
@@ -49,123 +42,9 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-LOOPBACK = "127.0.0.1"
 DEATHS = 4  # of actors over one shard, after which the shard itself is the suspect
 PLACED_WITHIN_S = 120.0  # a new actor that finds no room for so long is given up
-STORE_BYTES = 256 << 20  # shared memory of a cluster of our own; shards are a few MB
 AHEAD = 2  # shards of each actor that may be out or wait for an earlier one
-
-
-def load_ray() -> Any:
-    """The library, or H841 that says how to get it."""
-    os.environ.update(egress.SWITCHES)
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingError(
-            "H841",
-            say("The package ray is not installed."),
-            next_step=say("pip install 'hauslm[ray]'"),
-        ) from error
-    return ray
-
-
-def _use_token() -> None:
-    """Connections of a cluster of our own need a token. Ray reads it once, when it is loaded."""
-    if os.environ.get("RAY_AUTH_MODE") == "token" and os.environ.get("RAY_AUTH_TOKEN"):
-        return
-    if "ray" in sys.modules:
-        raise MissingError(
-            "H841",
-            say("Ray was loaded in this process before, without a token for its connections."),
-            next_step=say("Start the analysis in a process of its own, or give --ray-address."),
-        )
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-
-
-# ---------------------------------------------------------------- the cluster
-
-
-class Cluster:
-    """A Ray cluster for the length of a job: one of our own on this machine, or the one at `address`."""
-
-    def __init__(self, scenario: Scenario, address: str = "", cpus: int | None = None) -> None:
-        self.address = address
-        host = address.removeprefix("ray://").rpartition(":")[0]
-        if address:
-            permit_for(scenario, host)  # H811: the articles may not go there
-            if egress.mode() != "open" and host not in (LOOPBACK, "localhost"):
-                egress.shut(f"cloud:{host}", kernel=False)
-        elif egress.mode() == "strict":
-            egress.shut("loopback", kernel=False)
-        if not address or host in (LOOPBACK, "localhost"):
-            # Else Ray takes this machine's outward address, also where loopback was asked for.
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        if not address:
-            _use_token()
-        self.ray = load_ray()
-        self._folder: Path | None = None
-        options: dict[str, Any] = {
-            "log_to_driver": False,
-            "configure_logging": False,
-            "logging_level": "ERROR",
-            "namespace": "hauslm",
-        }
-        if address:
-            options |= {"address": address}
-            if host in (LOOPBACK, "localhost"):
-                options |= {"_node_ip_address": LOOPBACK}
-        else:
-            self._folder = _own_folder()
-            options |= {
-                "num_cpus": cpus or os.cpu_count() or 1,
-                "include_dashboard": False,
-                "_node_ip_address": LOOPBACK,
-                "_temp_dir": str(self._folder),
-                "object_store_memory": STORE_BYTES,
-            }
-        try:
-            self.ray.init(**options)
-        except Exception as error:  # whatever Ray says, in its many classes
-            self.close()
-            raise MissingError(
-                "H841",
-                say("The Ray cluster cannot be used: {reason}", reason=_first_line(error)),
-                where=address,
-                next_step=say("Check the address, and that ray is the same version everywhere."),
-            ) from error
-
-    @property
-    def cpus(self) -> int:
-        return int(self.ray.cluster_resources().get("CPU", 0))
-
-    @property
-    def gpus(self) -> int:
-        return int(self.ray.cluster_resources().get("GPU", 0))
-
-    @property
-    def nodes(self) -> int:
-        return sum(bool(n["Alive"]) for n in self.ray.nodes())
-
-    def close(self) -> None:
-        with suppress(Exception):  # it may never have come up
-            self.ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _own_folder() -> Path:
-    """A short path for Ray's sockets and logs; those of jobs that were killed are removed."""
-    for old in Path(tempfile.gettempdir()).glob("hauslm-ray-*-*"):
-        owner = old.name.split("-")[2]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"hauslm-ray-{os.getpid()}-"))
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]
 
 
 # ---------------------------------------------------------------- one actor
@@ -399,7 +278,7 @@ class Spread:
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
             with suppress(Exception):
                 ray.kill(actor)
-            raise _Lost(_first_line(error)) from error
+            raise _Lost(first_line(error)) from error
         if "problem" in found:
             raise _raised(found["problem"])
         if self.facts and found["facts"] != self.facts:
@@ -542,7 +421,7 @@ class Spread:
         except ray.exceptions.RayError as error:
             with suppress(Exception):
                 ray.kill(actor)
-            raise _Lost(_first_line(error)) from error
+            raise _Lost(first_line(error)) from error
         raise _Lost("it ended without a word")
 
     def close(self) -> None:

@@ -103,7 +103,7 @@ def analyse(
 
     Errors: H830-H831 template or schema, H832 adapter and base do not belong together, H833-H834
     canary, H835 no documents, H836 text left out (a defect), H837 context too short, H838 interrupted,
-    H839 a damaged journal, H840 parts, H841-H843 the cluster.
+    H839 a damaged journal, H840 parts, H841-H844 the cluster.
     """
     progress = progress or Silent()
     scenario = _with_engine(scenario, engine)
@@ -142,7 +142,7 @@ def _refuse_contradictions(
     section = scenario.analysis
     if (workers or ray_address) and section.spread != "ray":
         raise UsageError(
-            "H841",
+            "H844",
             say("--workers and --ray-address belong to --engine ray."),
             next_step=say("Add --engine ray, or leave them out."),
         )
