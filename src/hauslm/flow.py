@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # records and scenario need pydantic; annotations do not
         Privacy,
         Record,
         Run,
+        Sweep,
     )
     from hauslm.scenario import Scenario
 
@@ -505,6 +506,49 @@ def train_node(
             project.folder, cluster.Shape(**shape), resume=resume, accept_change=accept_change,
             progress=project.progress,
         )  # fmt: skip
+
+
+def sweep(
+    project: Project | Path | str = ".",
+    *,
+    learning_rates: tuple[float, ...] = (),
+    ranks: tuple[int, ...] = (),
+    targets: tuple[str, ...] = (),
+    steps: int | None = None,
+    parallel: int | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Short trainings over a grid of settings, compared on the validation split; records/sweep.json and
+    report/sweep.svg. The project file is not changed."""
+    from hauslm.report.chapters.sweep import drawing
+    from hauslm.train.sweep import Grid
+    from hauslm.train.sweep import sweep as room
+
+    project = _as_project(project, progress)
+    for name in STAGES["train"].needs:
+        before = next(s for s in STAGES.values() if s.record == name)
+        if state(project, before) != "current":
+            _run_needed(project, before, STAGES["train"])
+    with speaking(project.scenario.language):
+        record = room(
+            project.scenario,
+            project.folder,
+            plan=load_record(project, "plan"),
+            corpus=load_record(project, "corpus"),
+            grid=Grid(learning_rates, ranks, targets, steps),
+            parallel=parallel,
+            progress=project.progress,
+        )
+        done = record.model_copy(
+            update={
+                "inputs": expected_inputs(project, STAGES["train"]),
+                "hauslm_version": __version__,
+                "language": project.scenario.language,
+            }
+        )
+        done.save(project.folder.records)
+        files.write_sealed(project.folder.report / "sweep.svg", drawing(done))
+    return done
 
 
 def train_followed(project: Project) -> tuple[Any, Run | None]:

@@ -600,6 +600,36 @@ class Analysis(Record):
     planned_documents_per_hour: Quantity | None = None
 
 
+class SweepTrial(Value):
+    """One short training: its settings and how it did on the validation split."""
+
+    name: str
+    learning_rate: float
+    r: int
+    target_modules: str | tuple[str, ...]
+    state: Literal["done", "stopped", "failed", "missing"]
+    message: str = ""
+    validation: float | None = None  # the lowest loss, nats per label
+    best_step: int | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    history: tuple[tuple[int, float], ...] = ()  # step, loss
+
+
+class Sweep(Record):
+    """Which settings learn best, by short trainings; ranked, best first."""
+
+    name: ClassVar[str] = "sweep"
+
+    trials: tuple[SweepTrial, ...]
+    best: str
+    own: str  # the trial with the project's own settings
+    gain: float | None = None  # validation loss of its own minus the best
+    steps: int
+    validate_every_steps: int
+    offer: dict[str, dict[str, Any]] = Field(default_factory=dict)  # for the project file
+
+
 class Privacy(Record):
     """What tried to leave while the stages ran in a trap."""
 
@@ -618,7 +648,7 @@ class Privacy(Record):
 
 RECORDS: dict[str, type[Record]] = {
     r.name: r
-    for r in (Comparison, Decision, Plan, Corpus, Run, Evaluation, Bundle, Analysis, Privacy)
+    for r in (Comparison, Decision, Plan, Corpus, Run, Evaluation, Bundle, Analysis, Sweep, Privacy)
 }
 
 

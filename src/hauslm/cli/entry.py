@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", N_("Memory, time, energy, cost; the settings that fit and are fastest.")),
     "prepare": ("stages", N_("Documents into checked, split, tokenized examples.")),
     "train": ("stages", N_("Train the adapter; interrupted runs resume.")),
+    "sweep": ("stages", N_("Try learning rates, ranks and targets in short trainings (Ray).")),
     "evaluate": ("stages", N_("Base against adapter on your own task, with intervals.")),
     "bundle": ("share", N_("Pack adapter, tokenizer and records into one verifiable file.")),
     "verify": ("share", N_("Check a stranger's bundle or adapter folder before loading it.")),
@@ -150,7 +151,7 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
         text = " ".join(arguments) + _project_text(arguments)
         egress.shut("loopback", kernel=not (command == "serve" and "vllm" in text))
         return None
-    if command in SPREAD and _several(arguments):
+    if command == "sweep" or (command in SPREAD and _several(arguments)):
         egress.shut("loopback", kernel=False)  # said in the run's own notices and record
         return None
     if command in REACH_ANALYSE and _spreads(arguments):

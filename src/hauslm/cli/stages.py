@@ -150,6 +150,44 @@ def train(
     return None
 
 
+@click.command()
+@click.option(
+    "--learning-rate",
+    "learning_rates",
+    type=click.FloatRange(0, 1, min_open=True),
+    multiple=True,
+    help=translate(N_("To try; can be given several times. Without it three around the present.")),
+)
+@click.option(
+    "--rank",
+    "ranks",
+    type=click.IntRange(1, 1024),
+    multiple=True,
+    help=translate(N_("To try; can be given several times. Without it 8, 16, 32.")),
+)
+@click.option(
+    "--targets",
+    multiple=True,
+    metavar="NAMES",
+    help=translate(N_("all-linear, or module names with commas; can be given several times.")),
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help=translate(N_("Optimizer steps of a whole trial; without it those of the training.")),
+)
+@click.option(
+    "--parallel",
+    type=click.IntRange(1, 10_000),
+    help=translate(N_("Trials at once; without it one for each GPU.")),
+)
+@common
+def sweep(setting: Setting, **grid: Any) -> None:
+    from hauslm import flow
+
+    setting.show(flow.sweep(setting.project(), **grid), "hauslm train")
+
+
 def _shape(
     nproc: int, strategy: str, nnodes: int, node_rank: int, master: str
 ) -> dict[str, Any] | None:
