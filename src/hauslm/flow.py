@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # records and scenario need pydantic; annotations do not
         Privacy,
         Record,
         Run,
+        Sweep,
     )
     from hauslm.scenario import Scenario
 
@@ -231,7 +232,7 @@ def run_stage(
     """Run one stage (and, first, whatever it needs that is missing or out of date); save its record."""
     stage = stage_named(name)
     if prerequisites:
-        for name_needed in stage.needs:
+        for name_needed in needs_of(project, stage):
             needed = next(s for s in STAGES.values() if s.record == name_needed)
             if state(project, needed) != "current":
                 _run_needed(project, needed, stage)
@@ -239,6 +240,21 @@ def run_stage(
         record: Record = load_record(project, stage.record)
         return record
     return _execute(project, stage, dict(options or {}))
+
+
+def needs_of(project: Project, stage: Stage) -> tuple[str, ...]:
+    """The records that `stage` needs in this project. Articles can be analysed by the base alone: a
+    project that names them and has nothing to train on needs no training."""
+    trained = project.folder.record("run").is_file()
+    if stage.name == "analyse" and project.scenario.analysis.paths and not trained:
+        section, task = project.scenario.documents, project.scenario.evaluation.task
+        paths = [*section.paths, *(p for p in (task.file, task.train_file) if p)]
+        if not _files_below(project.folder.root, paths):
+            project.progress.say(
+                say("There is nothing to train on; the base model itself analyses the articles.")
+            )
+            return ()
+    return stage.needs
 
 
 def _run_needed(project: Project, needed: Stage, wanted: Stage) -> None:
@@ -464,6 +480,77 @@ def train_detached(
     return launch.start(project.folder, resume=resume, accept_change=accept_change, several=shape)
 
 
+def train_node(
+    project: Project, shape: Mapping[str, Any], *, resume: bool = True, accept_change: bool = False
+) -> None:
+    """The processes of a machine other than the first; that one's `train` files the record.
+
+    Nothing is prepared or written here: H107 if what the training reads is not there.
+    """
+    from hauslm.train import cluster
+
+    for name in STAGES["train"].needs:
+        before = next(s for s in STAGES.values() if s.record == name)
+        if state(project, before) != "current":
+            raise UsageError(
+                "H107",
+                say("records/{record}.json is missing or out of date.", record=name),
+                where=str(project.folder.records),
+                next_step=say(
+                    "Run hauslm {stage} once before the machines start, and give all the same folder.",
+                    stage=before.name,
+                ),
+            )
+    with speaking(project.scenario.language):
+        cluster.join(
+            project.folder, cluster.Shape(**shape), resume=resume, accept_change=accept_change,
+            progress=project.progress,
+        )  # fmt: skip
+
+
+def sweep(
+    project: Project | Path | str = ".",
+    *,
+    learning_rates: tuple[float, ...] = (),
+    ranks: tuple[int, ...] = (),
+    targets: tuple[str, ...] = (),
+    steps: int | None = None,
+    parallel: int | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Short trainings over a grid of settings, compared on the validation split; records/sweep.json and
+    report/sweep.svg. The project file is not changed."""
+    from hauslm.report.chapters.sweep import drawing
+    from hauslm.train.sweep import Grid
+    from hauslm.train.sweep import sweep as room
+
+    project = _as_project(project, progress)
+    for name in STAGES["train"].needs:
+        before = next(s for s in STAGES.values() if s.record == name)
+        if state(project, before) != "current":
+            _run_needed(project, before, STAGES["train"])
+    with speaking(project.scenario.language):
+        record = room(
+            project.scenario,
+            project.folder,
+            plan=load_record(project, "plan"),
+            corpus=load_record(project, "corpus"),
+            grid=Grid(learning_rates, ranks, targets, steps),
+            parallel=parallel,
+            progress=project.progress,
+        )
+        done = record.model_copy(
+            update={
+                "inputs": expected_inputs(project, STAGES["train"]),
+                "hauslm_version": __version__,
+                "language": project.scenario.language,
+            }
+        )
+        done.save(project.folder.records)
+        files.write_sealed(project.folder.report / "sweep.svg", drawing(done))
+    return done
+
+
 def train_followed(project: Project) -> tuple[Any, Run | None]:
     """Show the training of this folder until it ends: its `Status`, and the record if it is done.
 
@@ -552,15 +639,41 @@ def _bundle(project: Project, options: dict[str, Any]) -> Bundle:
 
 
 def _analyse(project: Project, options: dict[str, Any]) -> Analysis:
+    if options.pop("merge", False):
+        from hauslm.analyse.parts import merge_parts
+
+        return merge_parts(project.scenario, project.folder, project.progress)
     from hauslm.analyse.run import analyse as room
 
     return room(
         project.scenario,
         project.folder,
-        run=load_record(project, "run"),
-        corpus=load_record(project, "corpus"),
+        run=_if_sound(project, "run"),
+        corpus=_if_sound(project, "corpus"),
+        plan=_if_sound(project, "plan"),
         progress=project.progress,
+        **options,
     )
+
+
+def analyse_part(project: Project, part: str, **options: Any) -> Analysis:
+    """The articles of one part ('3/16'), beside others in the same folder; no record is filed until
+    `hauslm analyse --merge`. What the analysis builds on must be there: H107 says what is not."""
+    from hauslm.analyse.parts import Part
+
+    chosen = Part.parse(part)
+    stage = STAGES["analyse"]
+    for name in needs_of(project, stage):
+        before = next(s for s in STAGES.values() if s.record == name)
+        if before.name != "bundle" and state(project, before) != "current":
+            raise UsageError(
+                "H107",
+                say("records/{record}.json is missing or out of date.", record=name),
+                where=str(project.folder.records),
+                next_step=say("Run hauslm {stage} first, once for all parts.", stage=before.name),
+            )
+    with speaking(project.scenario.language):
+        return _analyse(project, {**options, "part": chosen})
 
 
 _ROOMS: dict[str, Callable[[Project, dict[str, Any]], Any]] = {
@@ -647,9 +760,18 @@ def train(
     progress: Progress | None = None,
     resume: bool = True,
     accept_change: bool = False,
+    processes: int = 1,
+    strategy: str = "ddp",
 ) -> Run:
-    """The adapter. Resumes from the newest sound checkpoint unless `resume` is False."""
-    result: Run = _api("train", project, progress, resume=resume, accept_change=accept_change)
+    """The adapter. Resumes from the newest sound checkpoint unless `resume` is False.
+
+    `processes` on this machine share the work, one for each GPU; `strategy` "ddp": each holds the
+    base, "fsdp": they share it. Several machines: the command line (`hauslm train --nnodes`).
+    """
+    shape = {"processes": processes, "strategy": strategy} if processes > 1 else None
+    result: Run = _api(
+        "train", project, progress, resume=resume, accept_change=accept_change, shape=shape
+    )
     return result
 
 
@@ -669,9 +791,18 @@ def bundle(
     return result
 
 
-def analyse(project: Project | Path | str = ".", *, progress: Progress | None = None) -> Analysis:
-    """Articles -> schema-valid rows, resumable."""
-    result: Analysis = _api("analyse", project, progress)
+def analyse(
+    project: Project | Path | str = ".", *, progress: Progress | None = None, **options: Any
+) -> Analysis:
+    """Articles -> schema-valid rows; resumes by content.
+
+    `options`: engine ("transformers", "vllm", "openai", or "ray" to spread the work), workers,
+    ray_address; part ("3/16": this share alone) or merge=True (all parts as one).
+    """
+    part = options.pop("part", None)
+    if part is not None:
+        return analyse_part(_as_project(project, progress), part, **options)
+    result: Analysis = _api("analyse", project, progress, **options)
     return result
 
 

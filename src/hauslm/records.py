@@ -595,6 +595,41 @@ class Analysis(Record):
     sections: int = 0  # sections (times questions) that were asked about
     flagged: int = 0  # rows from text that tries to steer its reader
     retried: int = 0  # rows that needed a second attempt
+    failures: int = 0  # files and rows, of which `failed` names the first
+    # By the plan's power and price over the time that passed, and by its speed; None: it says nothing.
+    energy_kwh: Quantity | None = None
+    cost: Quantity | None = None
+    planned_documents_per_hour: Quantity | None = None
+
+
+class SweepTrial(Value):
+    """One short training: its settings and how it did on the validation split."""
+
+    name: str
+    learning_rate: float
+    r: int
+    target_modules: str | tuple[str, ...]
+    state: Literal["done", "stopped", "failed", "missing"]
+    message: str = ""
+    validation: float | None = None  # the lowest loss, nats per label
+    best_step: int | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    history: tuple[tuple[int, float], ...] = ()  # step, loss
+
+
+class Sweep(Record):
+    """Which settings learn best, by short trainings; ranked, best first."""
+
+    name: ClassVar[str] = "sweep"
+
+    trials: tuple[SweepTrial, ...]
+    best: str
+    own: str  # the trial with the project's own settings
+    gain: float | None = None  # validation loss of its own minus the best
+    steps: int
+    validate_every_steps: int
+    offer: dict[str, dict[str, Any]] = Field(default_factory=dict)  # for the project file
 
 
 class Privacy(Record):
@@ -615,7 +650,7 @@ class Privacy(Record):
 
 RECORDS: dict[str, type[Record]] = {
     r.name: r
-    for r in (Comparison, Decision, Plan, Corpus, Run, Evaluation, Bundle, Analysis, Privacy)
+    for r in (Comparison, Decision, Plan, Corpus, Run, Evaluation, Bundle, Analysis, Sweep, Privacy)
 }
 
 

@@ -512,6 +512,9 @@ class AnalysisSection(Section):
     engine: Literal["transformers", "vllm", "openai"] = Field(
         "transformers", description=N_("What runs the model.")
     )
+    spread: Literal["none", "ray"] = Field(
+        "none", description=N_("Who does the work: this process, or actors of a Ray cluster.")
+    )
     endpoint: str = Field(
         "", description=N_("Address of an OpenAI-compatible endpoint (https://host/v1).")
     )

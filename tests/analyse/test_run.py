@@ -19,9 +19,10 @@ import pytest
 
 from hauslm.analyse import run as room
 from hauslm.analyse import runner, templates
+from hauslm.analyse.journal import RowJournal
 from hauslm.analyse.runner import essence
 from hauslm.base.errors import DataError, RefusedError, UsageError
-from hauslm.base.files import Journal, ProjectFolder, canonical_json
+from hauslm.base.files import ProjectFolder
 from hauslm.lm.echo import EchoModel
 from hauslm.lm.interface import Request
 from hauslm.records import Analysis
@@ -107,7 +108,7 @@ def test_quotes_stand_in_the_article_at_their_place(project: Project) -> None:
 
 
 def test_windows_cover_every_article_and_overlap_is_marked(project: Project) -> None:
-    text = "# Long\n\n" + "This sentence is one of very many here. " * 60
+    text = "# Long\n\n" + "This sentence is one of very many here. " * 53
     made = project(template="classification", articles={"long": text})
     _, rows = execute(made, model=EchoModel())
     sections = [r for r in rows if r["level"] == "section"]
@@ -166,23 +167,24 @@ def test_a_crash_at_any_journal_entry_changes_nothing(
     appends = sum(r["attempts"] > 0 for r in whole)
     for n in range(appends):
         scenario, folder = project(root=tmp_path / f"crash{n}", **options)
-        original, count = Journal.append, itertools.count()
+        original, count = RowJournal._write, itertools.count()
 
         def dying(
-            journal: Journal,
-            row: dict[str, Any],
+            journal: RowJournal,
+            data: bytes,
             n: int = n,
             count: Any = count,
-            append: Any = original,
+            write: Any = original,
         ) -> None:
-            if next(count) == n:
+            if next(count) == n // 2:
+                torn = len(data) * (n % 2) // 2  # nothing of the group, or half of it
                 with journal.path.open("ab") as stream:
-                    stream.write(canonical_json(row)[: 10 * (n % 3)])  # nothing, or a torn line
+                    stream.write(data[:torn])
                 raise PowerCut
-            append(journal, row)
+            write(journal, data)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Journal, "append", dying)
+            patch.setattr(RowJournal, "_write", dying)
             with pytest.raises(PowerCut):
                 room.analyse(scenario, folder, run=None, corpus=None, model=EchoModel())
         assert not (folder.analysis / "rows.jsonl").exists(), "half a result must not look whole"
@@ -200,7 +202,7 @@ def journal_of(folder: ProjectFolder) -> Path:
 CHILD = """
 import sys
 from hauslm.analyse import run as room
-from hauslm.base.files import Journal, ProjectFolder, canonical_json
+from hauslm.base.files import ProjectFolder
 from hauslm.scenario import load
 room.WINDOW_TOKENS = 64
 folder = ProjectFolder(sys.argv[1])
@@ -339,3 +341,19 @@ def test_nothing_goes_to_an_endpoint_without_a_permit(project: Project) -> None:
         execute(project(template="summary", **options))
     with pytest.raises(UsageError, match="H830"):
         execute(project(template="summary", engine="openai"))
+
+
+def test_no_section_is_lost_when_many_are_rewritten_into_one(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts that do not fit one prompt are rewritten in parts; the last one may hold a single text."""
+    from hauslm.analyse import sections
+
+    monkeypatch.setattr(sections, "MOST_MERGED", 2)
+    text = "# Long\n\n" + "This sentence is one of very many here. " * 53
+    _, rows = execute(project(template="summary", articles={"long": text}), model=EchoModel())
+    own = [r for r in rows if r["level"] == "section"]
+    assert len(own) % 2, "an odd number leaves one over"
+    first = [r for r in rows if r["level"] == "merge" and r["merge_level"] == 1]
+    rests = [key for r in first for key in r["rests_on"]]
+    assert rests == [r["key"] for r in own]

@@ -99,6 +99,64 @@ def test_two_processes_resume_what_one_began_and_the_other_way_round(
     assert losses(third) == pytest.approx(losses(whole), abs=1e-5)
 
 
+def test_two_machines_train_by_the_same_command(make_project: Callable[..., Project]) -> None:
+    """Two torchrun agents, each with its own project folder (a copy), meet on loopback. Node 1 leaves
+    node 0's lock and records alone."""
+    one = alone(make_project())
+    first, second = make_project(), make_project()
+    for project in (first, second):
+        write(project)
+    shape = {"processes": 1, "nodes": 2, "rendezvous": f"127.0.0.1:{cluster._free_port()}"}
+    joined: list[BaseException | None] = []
+
+    def join() -> None:
+        try:
+            cluster.join(
+                second.folder, Shape(**shape, node_rank=1), resume=False, accept_change=False,
+                progress=Silent(),
+            )  # fmt: skip
+            joined.append(None)
+        except BaseException as error:
+            joined.append(error)
+
+    other = threading.Thread(target=join, daemon=True)
+    other.start()
+    two = cluster.run(
+        first.folder, Shape(**shape), resume=False, accept_change=False, progress=Silent()
+    )
+    other.join(timeout=60)
+    assert joined == [None]
+    assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+    assert two.distributed["processes"] == 2 and two.distributed["nodes"] == 2
+    assert two.distributed["wrapped"] == ["DistributedDataParallel"]
+    assert (first.folder.adapter / "adapter_model.safetensors").is_file()
+    assert not second.folder.adapter.exists() and not second.checkpoints
+    assert not (second.folder.work / "train" / "process.json").exists()
+
+
+def test_a_machine_with_another_corpus_is_refused(make_project: Callable[..., Project]) -> None:
+    first, second = make_project(), make_project()
+    for project in (first, second):
+        write(project)
+    corpus_of(second.folder, "another").save(second.folder.records)
+    shape = {"processes": 1, "nodes": 2, "rendezvous": f"127.0.0.1:{cluster._free_port()}"}
+
+    def join() -> None:
+        with pytest.raises(Interrupted, match="H655"):
+            cluster.join(
+                second.folder, Shape(**shape, node_rank=1), resume=False, accept_change=False,
+                progress=Silent(),
+            )  # fmt: skip
+
+    other = threading.Thread(target=join, daemon=True)
+    other.start()
+    with pytest.raises(RefusedError, match="do not agree"):
+        cluster.run(
+            first.folder, Shape(**shape), resume=False, accept_change=False, progress=Silent()
+        )
+    other.join(timeout=60)
+
+
 def ranks_of(root: Path) -> list[int]:
     """Process numbers of the ranks that train below `root`, rank 0 first."""
     found = []

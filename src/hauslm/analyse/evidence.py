@@ -42,11 +42,17 @@ class Found:
 
 
 def find_quote(quote: str, text: str, start: int = 0, end: int | None = None) -> Found:
-    """The quote in `text`, first within `start`..`end`, then anywhere; blanks may differ."""
+    """The quote in `text`, first within `start`..`end`, then anywhere; blanks may differ.
+
+    A quote that is too short to prove anything counts only if it is all there is between the two.
+    """
     wanted = quote.strip()
-    if len(wanted) < SHORTEST_QUOTE:
-        return Found(False)
     end = len(text) if end is None else end
+    if len(wanted) < SHORTEST_QUOTE:
+        if not wanted or text[start:end].strip() != wanted:
+            return Found(False)
+        at = text.index(wanted, start)
+        return Found(True, at, at + len(wanted))
     for low, high in ((start, end), (0, len(text))):
         at = text.find(wanted, low, high)
         if at >= 0:

@@ -21,6 +21,9 @@ import pyarrow.parquet as pq
 
 from hauslm.base.files import canonical_json, disk_error, fsync_folder
 
+# Rows of one group of the Parquet file. Its table of contents grows with the groups and is held in
+# memory to the end: 70 million rows are 4,300 groups.
+GROUP_ROWS = 1 << 14
 _COLUMNS: dict[str, pa.DataType] = {
     "key": pa.string(),
     "article": pa.string(),
@@ -94,6 +97,8 @@ class RowWriter:
         self._schema = pa.schema(list(fields.items()))
         self._digest = hashlib.sha256()
         self.rows = 0
+        self._waiting: list[pa.Table] = []  # until they make a row group
+        self._waiting_rows = 0
         try:
             self._lines = self._staged[0].open("wb")
             self._table = pq.ParquetWriter(self._staged[1], self._schema, compression="zstd")
@@ -106,12 +111,21 @@ class RowWriter:
         data = b"".join(canonical_json(row) + b"\n" for row in rows)
         try:
             self._lines.write(data)
-            table = pa.Table.from_pylist([self._flat(r) for r in rows], schema=self._schema)
-            self._table.write_table(table)
+            self._waiting.append(
+                pa.Table.from_pylist([self._flat(r) for r in rows], schema=self._schema)
+            )
+            self._waiting_rows += len(rows)
+            if self._waiting_rows >= GROUP_ROWS:
+                self._write_group()
         except OSError as error:
             raise disk_error(error, self.jsonl) from error
         self._digest.update(data)
         self.rows += len(rows)
+
+    def _write_group(self) -> None:
+        if self._waiting:
+            self._table.write_table(pa.concat_tables(self._waiting))
+        self._waiting, self._waiting_rows = [], 0
 
     def _flat(self, row: Mapping[str, Any]) -> dict[str, Any]:
         flat: dict[str, Any] = {n: row.get(n) for n in _COLUMNS}
@@ -123,6 +137,7 @@ class RowWriter:
 
     def close(self) -> str:
         try:
+            self._write_group()
             self._table.close()
             self._lines.flush()
             os.fsync(self._lines.fileno())

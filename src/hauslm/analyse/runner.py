@@ -1,8 +1,8 @@
-"""How does every section get its row exactly once, whatever happens in between? Keys and a journal.
+"""How does every section get its row exactly once, whatever happens in between? Keys and groups.
 
 The key of a row is a hash over everything that could change it: article, span, template, schema,
-model, adapter, decoding, engine. A row is appended to a journal and on the disk before the next group
-begins; after a crash the rows that are there are kept and the rest is computed. Sections are always
+model, adapter, decoding, engine. A group's rows are in the journal (journal.py) and on the disk before
+the next group begins; after a crash the rows that are there are kept and the rest is computed. Sections are always
 run in the same groups, and an unfinished group is run again as a whole, so that a resumed job computes
 the very same numbers as an uninterrupted one. Failures are rows with a reason, after one more try
 with more room and tighter bounds.
@@ -18,7 +18,7 @@ from typing import Any
 
 from hauslm.analyse.evidence import find_quote
 from hauslm.base.errors import DataError, HauslmError
-from hauslm.base.files import Journal, canonical_json, sha256_bytes
+from hauslm.base.files import canonical_json, sha256_bytes
 from hauslm.lm import schema as schemas
 from hauslm.lm.interface import LanguageModel, Reply, Request
 
@@ -53,25 +53,30 @@ def prompt_sha256(request: Request) -> str:
 
 
 class Runner:
-    """Runs tasks on a model, with one journal. `on_rows(done, rows)` is told after each group."""
+    """Runs tasks on a model. `keep(rows)` puts new rows on the disk before the next group begins;
+    `on_rows(rows)` is told of every row that is there, new or known."""
 
     def __init__(
         self,
         model: LanguageModel,
-        journal: Journal,
         *,
         batch_size: int,
+        keep: Callable[[Sequence[dict[str, Any]]], object],
         on_rows: Callable[[Sequence[dict[str, Any]]], None] = lambda rows: None,
     ) -> None:
         self._model = model
-        self._journal = journal
+        self._keep = keep
         self._group = max(1, batch_size) * GROUP_BATCHES
         self._on_rows = on_rows
-        self._done: dict[str, dict[str, Any]] = {r["key"]: r for r in journal.rows if "key" in r}
-        self.resumed = 0  # rows found in the journal
+        self._done: dict[str, dict[str, Any]] = {}
+        self.resumed = 0  # rows that were known
         self.computed = 0
         self.differing = 0  # rows computed again that came out differently: should stay 0
         self.model_seconds = 0.0
+
+    def begin(self, known: Mapping[str, dict[str, Any]]) -> None:
+        """What was there of the documents whose tasks follow; everything else is forgotten."""
+        self._done = dict(known)
 
     def run(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
         """The rows of the tasks, in their order. Equal keys are one piece of work."""
@@ -89,20 +94,20 @@ class Runner:
     def _run_group(self, group: list[Task]) -> None:
         missing = [t for t in group if t.key not in self._done]
         self.resumed += len(group) - len(missing)
-        if not missing:
-            self._on_rows([self._done[t.key] for t in group])
-            return
-        started = time.monotonic()
-        rows = self._answers(group)
-        self.model_seconds += time.monotonic() - started
-        for task, row in zip(group, rows, strict=True):
-            known = self._done.get(task.key)
-            if known is not None:
-                self.differing += essence(known) != essence(row)
-                continue
-            self._journal.append(row)
-            self._done[task.key] = row
-            self.computed += 1
+        if missing:
+            started = time.monotonic()
+            rows = self._answers(group)
+            self.model_seconds += time.monotonic() - started
+            fresh = []
+            for task, row in zip(group, rows, strict=True):
+                known = self._done.get(task.key)
+                if known is not None:
+                    self.differing += essence(known) != essence(row)
+                else:
+                    fresh.append(row)
+            self._keep(fresh)
+            self._done |= {row["key"]: row for row in fresh}
+            self.computed += len(fresh)
         self._on_rows([self._done[t.key] for t in group])
 
     # ------------------------------------------------------------ one group

@@ -11,14 +11,15 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hauslm.analyse.canary import check_canary, make_canary
+from hauslm.analyse.parts import WHOLE, Part
 from hauslm.base.errors import DataError, RefusedError, UsageError
-from hauslm.base.files import ProjectFolder, read_json, sha256_file
+from hauslm.base.files import ProjectFolder, read_json, sha256_bytes, sha256_file
 from hauslm.base.progress import Progress
 from hauslm.base.words import say
 from hauslm.lm.interface import BASE, LanguageModel
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from hauslm.lm.local import LocalModel
 
 ADAPTER = "adapter"
+PREPARED = "work/prepared/documents.jsonl"
 MANY_PER_FILE = (".jsonl", ".ndjson", ".gz", ".csv", ".tsv", ".parquet")
 
 
@@ -211,31 +213,82 @@ def section_context(scenario: Scenario) -> int:
     return scenario.analysis.endpoint_context
 
 
-def articles(
-    scenario: Scenario, folder: ProjectFolder
-) -> tuple[Iterator[Document], list[Rejected], int | None]:
-    """The articles in order, the list of unreadable files (fills meanwhile), and how many articles
-    there are, as far as that is known before they are read."""
-    from hauslm.data.reading import find_files, read_documents
+@dataclass(frozen=True)
+class Placed:
+    """An article and where it was found: its file, and its number among the articles of that file."""
 
+    document: Document
+    file: str
+    number: int
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Id and sha256 of the text: what the rows of this article name."""
+        return self.document.id, article_sha256(self.document)
+
+
+def article_sha256(document: Document) -> str:
+    return document.sha256 or sha256_bytes(document.text.encode())
+
+
+def articles(
+    scenario: Scenario, folder: ProjectFolder, part: Part = WHOLE
+) -> tuple[Iterator[Placed], list[Rejected], int | None]:
+    """The articles of `part` in order, the list of unreadable files (fills meanwhile), and how many
+    articles there are, as far as that is known before they are read."""
     limit = scenario.analysis.max_documents
+    rejected: list[Rejected] = []
     if not scenario.analysis.paths:
-        held_out = _held_out(folder)
-        total: int | None = sum(1 for _ in held_out)
-        found: Iterator[Document] = _held_out(folder)
-        rejected: list[Rejected] = []
+        total: int | None = None
+        if not part.several:
+            total = sum(1 for _ in _held_out(folder))
+        found = _of_part(_held_out(folder), part, by_file=lambda file: False)
     else:
-        paths = scenario.analysis.paths
-        suffixes = [s.path.suffix.lower() for s in find_files(paths, folder.root)]
-        total = None if any(s in MANY_PER_FILE for s in suffixes) else len(suffixes)
-        # Reading is told as part of the analysis, which it is interleaved with.
-        found, rejected = read_documents(
-            paths, folder.root, text_field=scenario.documents.text_field
-        )
+        found, rejected, total = _of_paths(scenario, folder, part)
     if limit is not None:
         found = itertools.islice(found, limit)
         total = limit if total is None else min(total, limit)
     return found, rejected, total
+
+
+def _of_paths(
+    scenario: Scenario, folder: ProjectFolder, part: Part
+) -> tuple[Iterator[Placed], list[Rejected], int | None]:
+    from hauslm.data.reading import find_files, read_documents
+
+    paths = scenario.analysis.paths
+    wanted = total = 0
+    any_many = False
+    for source in find_files(paths, folder.root):
+        total += 1
+        any_many = any_many or _holds_many(source.shown)
+        wanted += part.holds(source.shown)
+    count = None if any_many else wanted if part.several else total
+    # Reading is told as part of the analysis, which it is interleaved with.
+    found, rejected = read_documents(
+        paths,
+        folder.root,
+        text_field=scenario.documents.text_field,
+        # A file that holds one article is of one part, and the others need not read it.
+        keep=lambda source: _holds_many(source.shown) or part.holds(source.shown),
+    )
+    return _of_part(found, part, by_file=lambda f: not _holds_many(f)), rejected, count
+
+
+def _holds_many(file: str) -> bool:
+    return file.lower().endswith(MANY_PER_FILE)
+
+
+def _of_part(
+    documents: Iterator[Document], part: Part, by_file: Callable[[str], bool]
+) -> Iterator[Placed]:
+    """Those of `part`: by the name of the file where it holds one article, else by the text."""
+    file, number = "", -1
+    for document in documents:
+        number = number + 1 if document.source_file == file else 0
+        file = document.source_file
+        if by_file(file) or part.holds(article_sha256(document)):
+            yield Placed(document, file, number)
 
 
 def _held_out(folder: ProjectFolder) -> Iterator[Document]:
@@ -254,4 +307,6 @@ def _held_out(folder: ProjectFolder) -> Iterator[Document]:
         for line in lines:
             row = json.loads(line)
             if row.get("split") == "test":
-                yield from_row({k: v for k, v in row.items() if k not in ("split", "work")})
+                found = from_row({k: v for k, v in row.items() if k not in ("split", "work")})
+                # In the order of that file, whatever files the documents came from.
+                yield replace(found, source_file=PREPARED)

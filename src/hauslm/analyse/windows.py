@@ -155,13 +155,29 @@ def uncovered(text: str, parts: Sequence[Window]) -> int:
 
 
 def quotable(text: str, window: Window, shortest: int, longest: int, most: int) -> list[str]:
-    """Sentences of the window that can serve as a quote, verbatim; evenly thinned out to `most`."""
+    """Passages of the window that can serve as a quote, verbatim; evenly thinned out to `most`.
+
+    Sentences, if there are any of a usable length; else stretches of what there is (tables, formulas,
+    lists without a full stop), so that every window with text has something to point to.
+    """
     found = []
     for start, end in sentences(text, window.start, window.end):
         sentence = text[start:end].strip()
         if shortest <= len(sentence) <= longest and len(sentence.split()) >= 3:
             found.append(sentence)
-    unique = list(dict.fromkeys(found))
+    unique = list(dict.fromkeys(found or _stretches(text[window.start : window.end], longest)))
     if len(unique) > most:
         unique = [unique[i * len(unique) // most] for i in range(most)]
     return unique
+
+
+def _stretches(text: str, longest: int) -> list[str]:
+    """The whole text in stretches of at most `longest` characters, cut at blanks where there are any."""
+    found = []
+    rest = text.strip()
+    while len(rest) > longest:
+        blank = max(rest.rfind(c, longest // 2, longest) for c in " \n\t")
+        cut = blank if blank > 0 else longest
+        found.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    return [*found, rest] if rest else found

@@ -41,8 +41,11 @@ FIGURES: dict[str, Callable[[Any], Sentence]] = {
     "memory_gib": lambda v: say("{value:.1f} GiB", value=v),
     "remaining_seconds": lambda v: say("{time} left", time=_span(v)),
     "remaining_s": lambda v: say("{time} left", time=_span(v or 0)),
-    "documents_per_hour": lambda v: say("{value:,} documents/h", value=v),
     "failed": lambda v: say("{value:,} failed", value=v),
+    "documents_per_hour": lambda v: say("{value:,.0f} articles/h", value=v),
+    "planned_documents_per_hour": lambda v: say("planned {value:,.0f}", value=v),
+    "energy_kwh": lambda v: say("{value:.3f} kWh so far", value=v),
+    "cost_so_far_eur": lambda v: say("{value:.2f} EUR so far", value=v),
     "cost_eur": lambda v: say("about {value:.2f} EUR in all", value=v),
 }
 

@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", N_("Memory, time, energy, cost; the settings that fit and are fastest.")),
     "prepare": ("stages", N_("Documents into checked, split, tokenized examples.")),
     "train": ("stages", N_("Train the adapter; interrupted runs resume.")),
+    "sweep": ("stages", N_("Try learning rates, ranks and targets in short trainings (Ray).")),
     "evaluate": ("stages", N_("Base against adapter on your own task, with intervals.")),
     "bundle": ("share", N_("Pack adapter, tokenizer and records into one verifiable file.")),
     "verify": ("share", N_("Check a stranger's bundle or adapter folder before loading it.")),
@@ -70,6 +71,7 @@ QUICK = ("decide", "compare", "catalog", "schema", "init", "check", "completion"
 REACH_ANALYSE = ("analyse", "run", "demo")
 # Commands that may start several processes, which must reach each other.
 SPREAD = ("train",)
+_SPREAD = re.compile(r"""\bspread["']?\s*:\s*["']?ray\b""")
 _ENDPOINT = re.compile(r"""\bengine["']?\s*:\s*["']?(openai|vllm)\b""")
 
 
@@ -150,8 +152,11 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
         text = " ".join(arguments) + _project_text(arguments)
         egress.shut("loopback", kernel=not (command == "serve" and "vllm" in text))
         return None
-    if command in SPREAD and _several(arguments):
+    if command == "sweep" or (command in SPREAD and _several(arguments)):
         egress.shut("loopback", kernel=False)  # said in the run's own notices and record
+        return None
+    if command in REACH_ANALYSE and _spreads(arguments):
+        egress.shut("loopback", kernel=False)  # said by the room, with the cluster's size
         return None
     asks = command in REACH_ANALYSE and bool(_ENDPOINT.search(_project_text(arguments)))
     pushes = command == "push" and "hf" in arguments
@@ -167,6 +172,14 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
     return say(
         "The project file names an endpoint, so this command runs without the kernel's filter; the audit hook alone guards it."
     )
+
+
+def _spreads(arguments: list[str]) -> bool:
+    """Is the analysis shared among the workers of a Ray cluster?"""
+    words_given = " ".join(arguments)
+    if "--engine ray" in words_given or "--engine=ray" in words_given:
+        return True
+    return bool(_SPREAD.search(_project_text(arguments)))
 
 
 def _several(arguments: list[str]) -> bool:

@@ -96,6 +96,24 @@ def prepare(setting: Setting) -> None:
     default="ddp",
     help=translate(N_("Each process holds the base (ddp), or all share it (fsdp).")),
 )
+@click.option(
+    "--nnodes",
+    type=click.IntRange(1, 4096),
+    default=1,
+    help=translate(N_("Machines that train together; give the same command on each.")),
+)
+@click.option(
+    "--node-rank",
+    type=click.IntRange(0, 4095),
+    default=0,
+    help=translate(N_("Which of them this one is; 0 writes the result.")),
+)
+@click.option(
+    "--master",
+    default="",
+    metavar="HOST:PORT",
+    help=translate(N_("Where they meet: an address of machine 0 and a free port.")),
+)
 @common
 def train(
     setting: Setting, resume: bool, accept_change: bool, detach: bool, attach: bool, **several: Any
@@ -112,17 +130,63 @@ def train(
         setting.progress.say(say("The training runs as process {pid}.", pid=pid))
         setting.weiter("hauslm train --attach")
         return None
+    if shape is not None and shape["node_rank"] > 0:
+        flow.train_node(setting.project(), shape, resume=resume, accept_change=accept_change)
+        setting.progress.say(say("This machine's part is done; machine 0 has the result."))
+        return None
     with flow.telling_how_training_ended(setting.folder):
         _stage(setting, "train", resume=resume, accept_change=accept_change, shape=shape)
     return None
 
 
-def _shape(nproc: int, strategy: str) -> dict[str, Any] | None:
-    """How many processes; None: this one. Several machines are not offered: two nodes of one folder
-    would still fight for its lock."""
-    if nproc == 1:
+@click.command()
+@click.option(
+    "--learning-rate",
+    "learning_rates",
+    type=click.FloatRange(0, 1, min_open=True),
+    multiple=True,
+    help=translate(N_("To try; can be given several times. Without it three around the present.")),
+)
+@click.option(
+    "--rank",
+    "ranks",
+    type=click.IntRange(1, 1024),
+    multiple=True,
+    help=translate(N_("To try; can be given several times. Without it 8, 16, 32.")),
+)
+@click.option(
+    "--targets",
+    multiple=True,
+    metavar="NAMES",
+    help=translate(N_("all-linear, or module names with commas; can be given several times.")),
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help=translate(N_("Optimizer steps of a whole trial; without it those of the training.")),
+)
+@click.option(
+    "--parallel",
+    type=click.IntRange(1, 10_000),
+    help=translate(N_("Trials at once; without it one for each GPU.")),
+)
+@common
+def sweep(setting: Setting, **grid: Any) -> None:
+    from hauslm import flow
+
+    setting.show(flow.sweep(setting.project(), **grid), "hauslm train")
+
+
+def _shape(
+    nproc: int, strategy: str, nnodes: int, node_rank: int, master: str
+) -> dict[str, Any] | None:
+    """How many processes, and where; None: this one alone."""
+    if nproc == 1 and nnodes == 1 and not node_rank and not master:
         return None
-    return {"processes": nproc, "strategy": strategy}
+    return {
+        "processes": nproc, "strategy": strategy, "nodes": nnodes, "node_rank": node_rank,
+        "rendezvous": master,
+    }  # fmt: skip
 
 
 def _attach(setting: Setting) -> int | None:
@@ -158,6 +222,51 @@ def evaluate(setting: Setting) -> None:
 
 
 @click.command()
+@click.option(
+    "--engine",
+    type=click.Choice(["transformers", "vllm", "openai", "ray"]),
+    help=translate(
+        N_("What runs the model, in place of the project file's; ray: many workers share the work.")
+    ),
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 100_000),
+    help=translate(N_("Ray workers; without it one for each GPU, or for two processor cores.")),
+)
+@click.option(
+    "--ray-address",
+    default="",
+    metavar="HOST:PORT",
+    help=translate(N_("A Ray cluster that runs already; without it one is started here.")),
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help=translate(N_("Only part I of N, on as many machines as you like; --merge ends it.")),
+)
+@click.option(
+    "--merge", is_flag=True, help=translate(N_("Put the parts of --shard together; repeatable."))
+)
 @common
-def analyse(setting: Setting) -> None:
-    _stage(setting, "analyse")
+def analyse(
+    setting: Setting,
+    engine: str | None,
+    workers: int | None,
+    ray_address: str,
+    shard: str | None,
+    merge: bool,
+) -> None:
+    from hauslm import flow
+
+    if merge:
+        _stage(setting, "analyse", merge=True)
+        return
+    options: dict[str, Any] = {"workers": workers, "ray_address": ray_address}
+    if engine is not None:
+        options["engine"] = engine
+    if shard is None:
+        _stage(setting, "analyse", **options)
+        return
+    record = flow.analyse_part(setting.project(), shard, **options)
+    setting.show(record, "hauslm analyse --merge")

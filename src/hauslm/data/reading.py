@@ -14,7 +14,7 @@ import glob
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,13 +108,14 @@ def read_documents(
     *,
     minimum_characters: int = 0,
     workers: int | None = None,
+    keep: Callable[[Source], bool] | None = None,
 ) -> tuple[Iterator[Document], list[Rejected]]:
     """All documents behind `paths`, and the list that names what was not used (fills meanwhile).
 
-    Documents have a unique `id`, their `source_file`, a language (declared, else detected) and their
+    Files that `keep` says no to are neither read nor named: another process has them. Documents have a unique `id`, their `source_file`, a language (declared, else detected) and their
     `sha256`. A document shorter than `minimum_characters` is rejected.
     """
-    sources = find_files(paths, root)
+    sources = [s for s in find_files(paths, root) if keep is None or keep(s)]
     limits = replace(limits or Limits(), text_field=text_field)
     rejected: list[Rejected] = []
     return (

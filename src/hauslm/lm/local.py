@@ -8,7 +8,7 @@ different schemas; how a batch runs stands in `decode.py`, how texts are scored 
     replies = model.generate([Request((Message("user", "..."),), adapter="team")])
 """
 
-# ruff: noqa: N803, N806 - tensor names carry their shape, see the legend
+# ruff: noqa: E402, N803, N806 - tensor names carry their shape, see the legend
 from __future__ import annotations
 
 import os
@@ -18,6 +18,10 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from hauslm.lm.threads import SLEEPING, settle
+
+settle(SLEEPING)  # OpenMP reads it once, when torch is loaded
 
 import torch
 

@@ -27,6 +27,8 @@ from hauslm.train.process import NOTICES, RECORD, Status, _work, claim, status
 __all__ = ["Status", "follow", "notices", "result", "start", "status"]
 
 LOOK_EVERY_S = 0.5
+# Fields of `cluster.Shape` whose option has another name.
+OPTIONS = {"processes": "nproc", "nodes": "nnodes", "rendezvous": "master"}
 SILENT_S = 300.0  # without a new figure for so long, the follower is told
 
 
@@ -56,7 +58,7 @@ def start(
     arguments += ["--accept-change"] if accept_change else []
     arguments += ["--language", language or words.language()]
     for name, value in (several or {}).items():  # the fields of cluster.Shape
-        option = "nproc" if name == "processes" else "nnodes" if name == "nodes" else name
+        option = OPTIONS.get(name, name)
         arguments += [f"--{option.replace('_', '-')}", str(value)] if value != "" else []
     with (folder.logs / "train.log").open("ab") as log:
         process = subprocess.Popen(

@@ -15,6 +15,7 @@ from hauslm.report.chapters import (
     evaluation,
     plan,
     privacy,
+    sweep,
     training,
 )
 
@@ -23,6 +24,7 @@ CHAPTERS: dict[str, Callable[[Writer, Any], None]] = {
     "comparison": comparison.write,
     "plan": plan.write,
     "corpus": corpus.write,
+    "sweep": sweep.write,
     "run": training.write,
     "evaluation": evaluation.write,
     "bundle": bundle.write,
