@@ -78,7 +78,9 @@ def client(pipe: Any, url: str) -> None:
 def engine_alone(model: LocalModel, answers: int, tokens: int) -> int:
     """The running batch, filled up as places get free."""
     batch = model.decoder(BATCH)
-    waiting = [Request((Message("user", question(i)),), max_new_tokens=tokens) for i in range(answers)]
+    waiting = [
+        Request((Message("user", question(i)),), max_new_tokens=tokens) for i in range(answers)
+    ]
     running, written = 0, 0
     while waiting or running:
         while waiting and running < BATCH:

@@ -1,7 +1,7 @@
 """The table of docs/server.md from benchmarks/results/serve.json.
 
-    python scripts/server_page.py          write it
-    python scripts/server_page.py check    is it what the results give? exit 1 otherwise
+python scripts/server_page.py          write it
+python scripts/server_page.py check    is it what the results give? exit 1 otherwise
 """
 
 from __future__ import annotations

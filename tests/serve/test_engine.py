@@ -180,7 +180,9 @@ def test_tokens_of_a_fast_model_travel_together_and_none_is_lost() -> None:
     assert [t.token_id for p in pieces for t in p.logprobs] == list(range(1, count + 1))
     assert pieces[0].text == "1 "  # the first word does not wait
     assert len(pieces) < count / 2
-    assert min(b - a for a, b in zip(times[:-2], times[1:-1], strict=True)) > 0.9 / PIECES_PER_SECOND
+    assert (
+        min(b - a for a, b in zip(times[:-2], times[1:-1], strict=True)) > 0.9 / PIECES_PER_SECOND
+    )
 
 
 # ---------------------------------------------------------------- too late, hung up

@@ -84,8 +84,7 @@ def test_it_gets_the_model_s_answers(
     with serving(create_app(tiny, token=TOKEN)) as live:
         url = f"{live.url}/v1"
         (tmp_path / "extra-openai-models.yaml").write_text(
-            f"- model_id: house\n  model_name: tiny\n  api_base: {url}\n"
-            "  api_key_name: house\n"
+            f"- model_id: house\n  model_name: tiny\n  api_base: {url}\n  api_key_name: house\n"
         )
         environment = os.environ | {
             "LLM_USER_PATH": str(tmp_path),
