@@ -266,7 +266,9 @@ def mixed_work(count: int) -> list[dict[str, Any]]:
             "messages": [{"role": "user", "content": text}],
             "max_tokens": 4 + i % 9,
             "temperature": 0 if i % 2 else 0.8,
-            "seed": i,
+            # Not 0 to 199: with seed 76 two tokens tie to float32's last bit (-9.3719292 both), and the
+            # rounding of the batch decides. Nothing is mixed up then, but the texts differ.
+            "seed": 1000 + i,
             "stream": i % 4 == 0,
         }
         if i % 10 == 3:
