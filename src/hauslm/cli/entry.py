@@ -67,9 +67,12 @@ LISTENING = ("serve", "web")
 QUICK = ("decide", "compare", "catalog", "schema", "init", "check")
 # Commands that may reach `analyse`, which may ask an endpoint that the project file names.
 REACH_ANALYSE = ("analyse", "run", "demo")
+# And those that may reach `evaluate`, which may ask a cloud model that the project file names.
+REACH_EVALUATE = ("evaluate", "bundle", "analyse", "run", "demo")
 # Commands that may start several processes, which must reach each other.
 SPREAD = ("train",)
 _ENDPOINT = re.compile(r"""\bengine["']?\s*:\s*["']?(openai|vllm)\b""")
+_CLOUD = re.compile(r"""^[^#\n]*(?<![\w-])["']?cloud["']?\s*:""", re.MULTILINE)
 
 
 class LazyGroup(click.Group):
@@ -153,6 +156,8 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
         egress.shut("loopback", kernel=False)  # said in the run's own notices and record
         return None
     asks = command in REACH_ANALYSE and bool(_ENDPOINT.search(_project_text(arguments)))
+    if command in REACH_EVALUATE:
+        asks = asks or bool(_CLOUD.search(_project_text(arguments)))
     pushes = command == "push" and "hf" in arguments
     egress.shut("strict", kernel=not asks and not pushes and command != "prove-privacy")
     if {"--quiet", "-q"} & set(arguments):
