@@ -45,7 +45,7 @@ metric_list: [{metric: bits_per_byte}]
 PROJECT = "evaluation: {lm_eval: {tasks: [colours, prose], include_path: tasks}}"
 
 
-def tasks(root: Path, **more: str) -> None:
+def tasks(root: Path) -> None:
     folder = root / "tasks"
     folder.mkdir(parents=True)
     (folder / "colours.yaml").write_text(CHOICE)
@@ -65,8 +65,9 @@ def belief(prompt: str, continuation: str, adapter: str) -> tuple[float, bool]:
 
 
 def judged(prepared: Prepared, text: str, model: Any = None) -> Evaluation:
-    prepared.document("t1", "Some held-out text of a few words.", "test")
-    prepared.document("t2", "Some other training text of a few words.", "train")
+    if not prepared.documents:
+        prepared.document("t1", "Some held-out text of a few words.", "test")
+        prepared.document("t2", "Some other training text of a few words.", "train")
     corpus, run = prepared.write()
     return evaluate(
         parse(text), prepared.folder, corpus=corpus, run=run, model=model or Knowing(belief)

@@ -201,7 +201,10 @@ def _difference(
     samples: dict[str, list[dict[str, Any]]], metric: str, names: Sequence[str]
 ) -> dict[str, Any]:
     """adapter minus base over the same items; nothing for metrics that are no mean over items."""
-    base, adapter = ({s["doc_id"]: s.get(metric) for s in samples[n]} for n in names[:2])
+    rows: list[dict[Any, Any]] = [
+        {s["doc_id"]: s.get(metric) for s in samples[n]} for n in names[:2]
+    ]
+    base, adapter = rows
     if not base or any(not _is_number(base[i]) or not _is_number(adapter.get(i)) for i in base):
         return {}
     one, other = ([[float(v[i]), 1.0] for i in base] for v in (adapter, base))
