@@ -42,8 +42,8 @@ from hauslm.base.progress import Silent
 from hauslm.data import workers
 from hauslm.data.build import Job, examples_of_shard
 from hauslm.data.gather import gather
-from hauslm.data.spool import read_shard
 from hauslm.data.split import TRAIN
+from hauslm.data.spool import read_shard
 from hauslm.data.store import ExampleStore
 from hauslm.scenario import parse
 
@@ -149,15 +149,25 @@ def whole(folder: Path, kill_after_s: float | None = None) -> dict[str, Any]:
         return {"killed_after_s": round(time.monotonic() - started, 1)}
     seconds = time.monotonic() - started
     own, largest = json.loads(out.splitlines()[-1])
-    return {"seconds": round(seconds, 1), "peak_rss_mib": round(own), "largest_child_mib": round(largest)}
+    return {
+        "seconds": round(seconds, 1),
+        "peak_rss_mib": round(own),
+        "largest_child_mib": round(largest),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--megabytes", type=float, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--whole", action="store_true", help="also the whole preparation, and resumed")
-    parser.add_argument("--folder", type=Path, default=None, help="where the files go (default: temporary)")
+    parser.add_argument(
+        "--whole", action="store_true", help="also the whole preparation, and resumed"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="where the files go (default: temporary)"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
@@ -189,7 +199,13 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             for p in parts.glob("*.train.offsets.bin")
         )
         shutil.rmtree(parts)
-        rounds.append({"library_s": round(one, 2), "prepare_s": round(other, 2), "ratio": round(one / other, 3)})
+        rounds.append(
+            {
+                "library_s": round(one, 2),
+                "prepare_s": round(other, 2),
+                "ratio": round(one / other, 3),
+            }
+        )
     shutil.rmtree(building)
     result: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),

@@ -576,6 +576,7 @@ class Bundle(Record):
     signature: dict[str, Any] = Field(default_factory=dict)
     licence: dict[str, Any] = Field(default_factory=dict)
     canary: dict[str, Any] = Field(default_factory=dict)
+    accepted_memorisation: Said | None = None  # what was measured and shared on the user's word
 
 
 # ---------------------------------------------------------------- analyse
