@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # records and scenario need pydantic; annotations do not
         Record,
         Run,
         Sweep,
+        Said,
     )
     from hauslm.scenario import Scenario
 
@@ -622,10 +623,16 @@ def _bundle(project: Project, options: dict[str, Any]) -> Bundle:
     from hauslm.share.canary import make as make_canary
 
     accepted = bool(options.pop("accept_memorisation", False))
-    refuse_memorised(load_record(project, "evaluation").memorisation, accepted)
+    memorised = None
+    try:
+        refuse_memorised(load_record(project, "evaluation").memorisation)
+    except RefusedError as error:
+        if not accepted:
+            raise
+        memorised = _said(error.what)
     run_record = load_record(project, "run")
     _refuse_a_whole_model(project, run_record)
-    return room(
+    made = room(
         project.scenario,
         project.folder,
         run=run_record,
@@ -636,6 +643,13 @@ def _bundle(project: Project, options: dict[str, Any]) -> Bundle:
         progress=project.progress,
         **options,
     )
+    return made.model_copy(update={"accepted_memorisation": memorised})
+
+
+def _said(what: Sentence | str) -> Said:
+    from hauslm.records import Said
+
+    return Said.of(what)
 
 
 def _analyse(project: Project, options: dict[str, Any]) -> Analysis:

@@ -497,6 +497,24 @@ class Run(Record):
 # ---------------------------------------------------------------- evaluate
 
 
+class CostPerItem(Value):
+    """What one item of the task (or one held-out document) cost a system, each figure with its source.
+
+    tokens: read and written, mean; seconds: waiting time of one item asked alone (a cloud model: among
+    as many requests as it was asked at once); energy Wh, money EUR. A figure that does not exist is
+    None with its reason in `absent`, never 0.
+    """
+
+    unit: Literal["item", "document"]
+    items: int
+    tokens: Quantity | None = None
+    seconds_p50: Quantity | None = None
+    seconds_p95: Quantity | None = None
+    energy: Quantity | None = None
+    money: Quantity | None = None
+    absent: dict[str, Said] = Field(default_factory=dict)
+
+
 class SystemScore(Value):
     """One system's figures; a metric that does not exist for it is None with a reason in `absent`."""
 
@@ -506,6 +524,7 @@ class SystemScore(Value):
     absent: dict[str, Said] = Field(default_factory=dict)
     tokens: int = 0
     seconds: float = 0.0
+    per_item: CostPerItem | None = None
 
 
 class Difference(Value):
@@ -539,6 +558,9 @@ class Evaluation(Record):
     verdict_text: Said
     examples: tuple[dict[str, Any], ...] = ()
     task: dict[str, Any] = Field(default_factory=dict)
+    lm_eval: dict[str, Any] = Field(
+        default_factory=dict
+    )  # per task, metric and system: value, stderr
 
 
 # ---------------------------------------------------------------- bundle
@@ -556,6 +578,7 @@ class Bundle(Record):
     signature: dict[str, Any] = Field(default_factory=dict)
     licence: dict[str, Any] = Field(default_factory=dict)
     canary: dict[str, Any] = Field(default_factory=dict)
+    accepted_memorisation: Said | None = None  # what was measured and shared on the user's word
 
 
 # ---------------------------------------------------------------- analyse

@@ -449,8 +449,52 @@ class TaskSection(Section):
     test_file: str | None = Field(None, description=N_("Separate file with test items."))
 
 
+class CloudSection(Section):
+    """A cloud model that answers the same items; asked only with a permit, never without a price."""
+
+    endpoint: str = Field(
+        "", description=N_("Address of an OpenAI-compatible endpoint (https://host/v1).")
+    )
+    model: str = Field("", description=N_("Name of the model at the endpoint."))
+    context: int = Field(
+        8192, ge=256, le=10_000_000, description=N_("Context length of that model, in tokens.")
+    )
+    key_variable: str = Field(
+        "HAUSLM_API_KEY",
+        pattern=r"^[A-Z][A-Z0-9_]{0,63}$",
+        description=N_("Environment variable that holds the key; the key itself stands nowhere."),
+    )
+    concurrency: int = Field(4, ge=1, le=256, description=N_("Most requests at once."))
+    price_model: str = Field(
+        "", description=N_("Catalog id of the model whose list price holds; empty: prices below.")
+    )
+    price_input_eur_per_mtok: float | None = Field(
+        None, ge=0, description=N_("EUR per million input tokens.")
+    )
+    price_output_eur_per_mtok: float | None = Field(
+        None, ge=0, description=N_("EUR per million output tokens.")
+    )
+    price_source: str = Field("", description=N_("Where the price is from."))
+
+
+class LmEvalSection(Section):
+    """Tasks of lm-evaluation-harness, from files on this machine."""
+
+    tasks: list[str] = Field(
+        default_factory=list, description=N_("Names of lm-evaluation-harness tasks to run offline.")
+    )
+    include_path: str | None = Field(
+        None, description=N_("Folder with the YAML files of these tasks and their data.")
+    )
+    limit: int | None = Field(
+        None, ge=1, le=1_000_000, description=N_("Most items per task; empty: all.")
+    )
+
+
 class EvaluationSection(Section):
     task: TaskSection = Field(default_factory=TaskSection)
+    cloud: CloudSection = Field(default_factory=CloudSection)
+    lm_eval: LmEvalSection = Field(default_factory=LmEvalSection)
     max_items: int = Field(
         400,
         ge=1,

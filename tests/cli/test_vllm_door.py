@@ -47,3 +47,33 @@ def test_elsewhere_the_kernel_keeps_the_door_shut(tmp_path: Path, arguments: tup
     (tmp_path / "hauslm.yaml").write_text("name: plain\n", encoding="utf-8")
     done = run(tmp_path, *arguments)
     assert done.returncode != 0 and "H52" in done.stderr
+
+
+ASKS = """
+import sys
+from hauslm.cli.entry import _shut_the_door
+from hauslm.base import egress, seccomp
+said = _shut_the_door(sys.argv[1:])
+print(egress._mode, seccomp.state(), bool(said))
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "open_"),
+    [
+        ("evaluation:\n  cloud:\n    endpoint: https://api.example.org/v1\n", "evaluate", True),
+        ("evaluation: {cloud: {endpoint: 'https://api.example.org/v1'}}\n", "bundle", True),
+        ("evaluation: {cloud: {endpoint: 'https://api.example.org/v1'}}\n", "train", False),
+        ("# evaluation: cloud: endpoint\nscenario: {people: {setup_hours_cloud: 3}}\n", "evaluate", False),
+        ("scenario: {options: [{id: x, kind: cloud}]}\n", "evaluate", False),
+    ],
+)  # fmt: skip
+def test_a_cloud_model_of_the_evaluation_is_told_and_only_then_reachable(
+    tmp_path: Path, text: str, command: str, open_: bool
+) -> None:
+    (tmp_path / "hauslm.yaml").write_text(text, encoding="utf-8")
+    line = [sys.executable, "-c", ASKS, command, "-C", str(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    mode, kernel, told = done.stdout.split()
+    assert mode == "strict" and told == str(open_)
+    assert (kernel == "strict") is not open_

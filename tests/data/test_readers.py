@@ -144,6 +144,33 @@ def test_a_row_of_a_table_can_be_read_alone(tmp_path: Path) -> None:
     assert picture.left_out["tables"] == 1, "a table that is only a picture is told"
 
 
+def tei_table(rows: str) -> str:
+    return (
+        '<TEI xmlns="http://www.tei-c.org/ns/1.0"><teiHeader><fileDesc><titleStmt><title>Yields</title>'
+        "</titleStmt></fileDesc></teiHeader><text><body><div><head>Results</head>"
+        f"<p>{LONG}</p><table><head>Yield by crop</head>{rows}</table></div></body></text></TEI>"
+    )
+
+
+def test_a_table_in_tei_keeps_rows_columns_and_caption(tmp_path: Path) -> None:
+    """TEI spans cells with `rows` and `cols`, where HTML and JATS say rowspan and colspan."""
+    rows = (
+        '<row role="label"><cell rows="2">Crop</cell><cell cols="2">Yield</cell></row>'
+        "<row><cell>dry</cell><cell>wet</cell></row>"
+        "<row><cell>Wheat</cell><cell>4.1</cell><cell>5.0 <hi>t/ha</hi></cell></row>"
+        "<row><cell/></row>"
+    )
+    text = one(tmp_path, "a.xml", tei_table(rows)).text
+    lines = ["Crop | Yield", "Crop | dry | wet", "Wheat | 4.1 | 5.0 t/ha"]
+    assert "Yield by crop\n\n" + "\n".join(lines) in text
+
+
+def test_a_table_within_a_cell_of_tei_is_not_counted_twice(tmp_path: Path) -> None:
+    inner = "<table><row><cell>innermost</cell></row></table>"
+    text = one(tmp_path, "a.xml", tei_table(f"<row><cell>outer {inner}</cell></row>")).text
+    assert text.count("innermost") == 1 and "outer" in text
+
+
 @pytest.mark.parametrize("span", ["-1", "0", "x", "99999999999", "²"])
 def test_senseless_spans_of_a_table_cost_nothing(tmp_path: Path, span: str) -> None:
     rows = f'<table><tr><td rowspan="{span}" colspan="{span}">A</td><td>B</td></tr></table>'

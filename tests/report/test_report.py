@@ -27,6 +27,7 @@ from hauslm.records import (
     ComparisonRow,
     Corpus,
     Cost,
+    CostPerItem,
     Decision,
     Difference,
     Documents,
@@ -54,6 +55,12 @@ from hauslm.scenario import Scenario
 GOLDEN = Path(__file__).parent / "golden"
 DAY = "2026-11-24"
 MADE = {"created": f"{DAY}T10:00:00+00:00", "hauslm_version": "0.1.0"}
+COST = CostPerItem(
+    unit="item", items=220, tokens=measured(310.5, "tokens", DAY, "mean of 220"),
+    seconds_p50=measured(0.21, "s", DAY, "asked alone"), seconds_p95=measured(0.44, "s", DAY, "asked alone"),
+    energy=derived(0.005, "Wh", "0.2 s at 100 W", 0.0025, 0.01),
+    absent={"money": Said(text="No cost of electricity.")},
+)  # fmt: skip
 EVIL = "<script>alert(1)</script> | **x** ${y}"
 
 
@@ -115,7 +122,8 @@ def records() -> dict[str, Record]:
     )  # fmt: skip
     evaluation = Evaluation(
         **MADE, n=220, documents=8,
-        systems=(SystemScore(name="base", kind="base", metrics={"accuracy": 0.25, "bits_per_byte": 2.27}),
+        systems=(SystemScore(name="base", kind="base", metrics={"accuracy": 0.25, "bits_per_byte": 2.27},
+                             per_item=COST),
                  SystemScore(name="majority", kind="baseline", metrics={"accuracy": 0.295, "bits_per_byte": None})),
         differences=(Difference(metric="bits_per_byte", system="adapter", against="base", value=-0.17, low=-0.19,
                                 high=-0.15, p=0.008, documents=8, detectable=0.02, higher_is_better=False),),

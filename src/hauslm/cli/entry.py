@@ -69,10 +69,13 @@ LISTENING = ("serve", "web")
 QUICK = ("decide", "compare", "catalog", "schema", "init", "check", "completion")
 # Commands that may reach `analyse`, which may ask an endpoint that the project file names.
 REACH_ANALYSE = ("analyse", "run", "demo")
+# And those that may reach `evaluate`, which may ask a cloud model that the project file names.
+REACH_EVALUATE = ("evaluate", "bundle", "analyse", "run", "demo")
 # Commands that may start several processes, which must reach each other.
 SPREAD = ("train",)
 _SPREAD = re.compile(r"""\bspread["']?\s*:\s*["']?ray\b""")
 _ENDPOINT = re.compile(r"""\bengine["']?\s*:\s*["']?(openai|vllm)\b""")
+_CLOUD = re.compile(r"""^[^#\n]*(?<![\w-])["']?cloud["']?\s*:""", re.MULTILINE)
 
 
 class LazyGroup(click.Group):
@@ -159,6 +162,8 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
         egress.shut("loopback", kernel=False)  # said by the room, with the cluster's size
         return None
     asks = command in REACH_ANALYSE and bool(_ENDPOINT.search(_project_text(arguments)))
+    if command in REACH_EVALUATE:
+        asks = asks or bool(_CLOUD.search(_project_text(arguments)))
     pushes = command == "push" and "hf" in arguments
     egress.shut("strict", kernel=not asks and not pushes and command != "prove-privacy")
     if {"--quiet", "-q"} & set(arguments):

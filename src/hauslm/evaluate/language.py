@@ -24,6 +24,7 @@ from hauslm.evaluate.ledger import Ledger, System, Unit
 from hauslm.evaluate.sampling import spread
 from hauslm.lm.interface import Scored
 
+PART = "language"
 MOST_WINDOW_TOKENS = 2048  # longer windows cost memory and change bits per byte by little
 CONTEXT_SHARE = 0.25
 TERM_CONTEXT_CHARACTERS = 240
@@ -79,18 +80,20 @@ def _before_space(text: str, place: int, lowest: int) -> int:
 
 def document_units(texts: Sequence[Text], system: System, part: str) -> list[Unit]:
     """One unit per document: its windows as (context, continuation) pairs."""
+    return [Unit(part, t.id, t.id, document_windows(t.text, system)) for t in texts]
+
+
+def document_windows(text: str, system: System) -> tuple[tuple[str, str], ...]:
+    """The windows of a text as (context, continuation) pairs."""
     most = min(MOST_WINDOW_TOKENS, system.model.context_length - 1)
-    return [
-        Unit(part, t.id, t.id, tuple(
-            (t.text[w.context : w.start], t.text[w.start : w.end])
-            for w in windows(t.text, system.model.count_tokens, most)
-        ))
-        for t in texts
-    ]  # fmt: skip
+    return tuple(
+        (text[w.context : w.start], text[w.start : w.end])
+        for w in windows(text, system.model.count_tokens, most)
+    )
 
 
 def bits_and_bytes(
-    ledger: Ledger, system: System, texts: Sequence[Text], part: str = "language"
+    ledger: Ledger, system: System, texts: Sequence[Text], part: str = PART
 ) -> list[Row]:
     """(bits, bytes) per text, in order. H661 if a byte was not scored, or not once."""
     units = document_units(texts, system, part)

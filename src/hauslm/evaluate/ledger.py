@@ -22,11 +22,13 @@ from typing import Any
 from hauslm.base.files import Journal, canonical_json, sha256_bytes, write_sealed
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence
+from hauslm.evaluate.energy import Counter
 from hauslm.lm.interface import BASE, LanguageModel, Request, Scored
 
-FORMAT = 1  # raise it when rows change their meaning: old ones are then measured again
+FORMAT = 2  # raise it when rows change their meaning: old ones are then measured again
 BATCH_CHARACTERS = 200_000  # text per call: enough for the model to sort by length, little to lose
 STALE_SHARE = 0.5
+ALONE = "alone"  # part of the rows that tell how long one item takes by itself
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,28 @@ class Question:
 
 @dataclass
 class Meter:
-    """What a system has cost: tokens read and written, seconds of model time, units."""
+    """What a system has cost: tokens read and written, seconds of model time, joules, units.
+
+    `joules` is None as soon as one unit was measured where nothing counts energy. `waits` are the
+    seconds that single requests took, where each was one of its own.
+    """
 
     tokens: int = 0
+    written: int = 0  # of the tokens: those that the model wrote
     seconds: float = 0.0
     units: int = 0
+    joules: float | None = 0.0
+    waits: list[float] = field(default_factory=list)
 
     def add(self, row: Mapping[str, Any]) -> None:
         self.tokens += int(row["tokens"])
+        self.written += int(row.get("written", 0))
         self.seconds += float(row["seconds"])
         self.units += 1
+        used = row.get("joules")
+        self.joules = None if used is None or self.joules is None else self.joules + float(used)
+        if "latency" in row:
+            self.waits.append(float(row["latency"]))
 
 
 class Ledger:
@@ -96,10 +110,10 @@ class Ledger:
         done = len(units) - len(todo)
         for batch in _batches(todo, [sum(len(p) + len(c) for p, c in u.pairs) for u in units]):
             self._progress.step(title, done, len(units))
-            started = time.monotonic()
+            clock = _Clock(system.counter)
             pairs = [pair for i in batch for pair in units[i].pairs]
             scored = iter(system.model.score(pairs, system.adapter))
-            seconds = time.monotonic() - started
+            seconds, joules = clock.read()
             results = {i: [next(scored) for _ in units[i].pairs] for i in batch}
             tokens = {
                 i: _prompt_tokens(system.model, units[i]) + sum(s.tokens for s in results[i])
@@ -109,6 +123,7 @@ class Ledger:
                 self._store(
                     keys[i], system, units[i],
                     seconds=_share(seconds, tokens, i),
+                    joules=None if joules is None else _share(joules, tokens, i),
                     tokens=tokens[i],
                     scored=[[s.logprob, s.tokens, s.bytes, s.greedy] for s in results[i]],
                 )  # fmt: skip
@@ -132,11 +147,11 @@ class Ledger:
         sizes = [len(str(_request_json(q.request))) for q in questions]
         for batch in _batches(todo, sizes, BATCH_CHARACTERS // 4):
             self._progress.step(title, done, len(questions))
-            started = time.monotonic()
+            clock = _Clock(system.counter)
             replies = system.model.generate(
                 [replace(questions[i].request, adapter=system.adapter) for i in batch]
             )
-            seconds = time.monotonic() - started
+            seconds, joules = clock.read()
             tokens = {
                 i: r.usage.prompt_tokens + r.usage.completion_tokens
                 for i, r in zip(batch, replies, strict=True)
@@ -145,8 +160,10 @@ class Ledger:
                 self._store(
                     keys[i], system, questions[i],
                     seconds=_share(seconds, tokens, i),
+                    joules=None if joules is None else _share(joules, tokens, i),
                     latency=reply.seconds,
                     tokens=tokens[i],
+                    written=reply.usage.completion_tokens,
                     text=reply.text,
                     finish_reason=reply.finish_reason,
                 )  # fmt: skip
@@ -154,6 +171,35 @@ class Ledger:
             done += len(batch)
         self._progress.step(title, len(questions), len(questions))
         return [self._take(k, system, q) for k, q in zip(keys, questions, strict=True)]
+
+    def alone(
+        self, system: System, groups: Sequence[Sequence[Unit | Question]], title: Sentence
+    ) -> list[float]:
+        """Seconds that each group (one item, in one or several parts) takes when nothing else runs.
+
+        The time of a batch divided by its items is not how long somebody waits, so this is asked again.
+        """
+        keys = [self._key(system, "alone", [_content(w) for w in g], len(g)) for g in groups]
+        for done, (key, group) in enumerate(zip(keys, groups, strict=True)):
+            self._progress.step(title, done, len(groups))
+            if key in self._rows:
+                self.reused += 1
+                continue
+            clock = _Clock(system.counter)
+            for work in group:
+                if isinstance(work, Unit):
+                    list(system.model.score(work.pairs, system.adapter))
+                else:
+                    system.model.generate([replace(work.request, adapter=system.adapter)])
+            seconds, joules = clock.read()
+            self._store(key, system, replace(group[0], part=ALONE, note={}),
+                        seconds=seconds, joules=joules, tokens=0)  # fmt: skip
+            self._journal.sync()
+        self._progress.step(title, len(groups), len(groups))
+        return [
+            float(self._take(k, system, replace(g[0], part=ALONE))["seconds"])
+            for k, g in zip(keys, groups, strict=True)
+        ]
 
     # ------------------------------------------------------------ keeping
 
@@ -218,6 +264,26 @@ class System:
     adapter: str = BASE
     base_sha256: str = ""
     adapter_sha256: str = ""
+    counter: Counter | None = None  # of the energy of the machine that it runs on
+
+
+class _Clock:
+    """Seconds and, where something counts them, joules since it was made."""
+
+    def __init__(self, counter: Counter | None) -> None:
+        self._counter = counter
+        self._energy = counter.read() if counter else None
+        self._started = time.monotonic()
+
+    def read(self) -> tuple[float, float | None]:
+        seconds = time.monotonic() - self._started
+        return seconds, self._counter.joules(self._energy) if self._counter else None
+
+
+def _content(work: Unit | Question) -> Any:
+    if isinstance(work, Unit):
+        return [list(p) for p in work.pairs]
+    return [_request_json(work.request), work.request.max_new_tokens]
 
 
 def _batches(

@@ -18,10 +18,12 @@ from hauslm.base.words import Sentence, say
 from hauslm.data.glossary import load_glossary
 from hauslm.data.task import EXTRACTION, Task
 from hauslm.evaluate import (
+    cost,
     examples,
     forgetting,
     inputs,
     language,
+    lm_eval,
     memorisation,
     scorers,
     terms,
@@ -29,11 +31,12 @@ from hauslm.evaluate import (
 )
 from hauslm.evaluate import task as asking
 from hauslm.evaluate.baselines import Baseline, baselines, sampled
-from hauslm.evaluate.ledger import Ledger, System
+from hauslm.evaluate.cloud import Prices, cloud_model, prices
+from hauslm.evaluate.ledger import Ledger, Meter, Question, System, Unit
 from hauslm.evaluate.measures import Measure, differences, family
 from hauslm.evaluate.systems import Systems, systems
 from hauslm.lm.interface import LanguageModel
-from hauslm.records import Corpus, Evaluation, Run, Said, SystemScore, sentences
+from hauslm.records import Corpus, CostPerItem, Evaluation, Run, Said, SystemScore, sentences
 from hauslm.scenario import Scenario
 
 
@@ -50,12 +53,14 @@ def evaluate(
     """Compare base and adapter (and a cloud model, whose making needed a Permit) and say what follows.
 
     `model` replaces the loading of base and adapter; it must offer an adapter called "adapter".
-    Raises H660 (files are not those of the run), H663 (nothing is held out), H345 (glossary).
+    `cloud` replaces the model of evaluation.cloud (`evaluate/cloud.py`: H665, H666, H811). Raises H660 (files are not those of the run), H663 (nothing is held out), H345 (glossary).
     """
     progress = progress or Silent()
-    compared = systems(scenario, folder, run, model, cloud)
+    lm_eval.need(scenario)
+    priced = prices(scenario) if scenario.evaluation.cloud.endpoint else None
+    compared = systems(scenario, folder, run, model, cloud or cloud_model(scenario))
     with Ledger(folder.work / "evaluate" / "items.jsonl", progress) as ledger:
-        work = _Work(scenario, folder, corpus, run, compared, ledger)
+        work = _Work(scenario, folder, corpus, run, compared, ledger, priced)
         result = work.record()
         ledger.forget_unused()
     return result
@@ -70,6 +75,7 @@ class _TaskResult:
     measures: list[Measure]
     answers: dict[str, list[asking.Answer]]
     baselines: list[Baseline]
+    waits: dict[str, list[float]]  # seconds of items asked alone, of the systems on this machine
 
 
 @dataclass
@@ -82,6 +88,7 @@ class _Work:
     run: Run
     systems: Systems
     ledger: Ledger
+    prices: Prices | None = None  # of the cloud model
     notices: list[Sentence] = field(default_factory=list)
     private: dict[str, Any] = field(default_factory=dict)  # names documents; not for sharing
 
@@ -91,6 +98,13 @@ class _Work:
         documents = prepared / "documents.jsonl"
         texts = inputs.held_out(documents, settings.max_documents)
         trial = self._trial(prepared)
+        if trial is None and self.systems.cloud is not None:
+            self.systems.cloud = None
+            self.notices.append(
+                say(
+                    "The cloud model was not asked: without a labelled task there is nothing that it could answer, since it does not tell the probability of a text."
+                )
+            )
         if trial is None and not texts.test:
             raise DataError(
                 "H663",
@@ -115,13 +129,17 @@ class _Work:
         seed = self.scenario.training.seed
         lost = self._forgetting(seed) if settings.forgetting else _off()
         kept = self._memorisation(texts, train, seed) if settings.memorisation else _off()
+        harness, remarks = lm_eval.measure(
+            self.scenario, self.folder, self.ledger, self.systems.local
+        )
+        self.notices += remarks
         judged = verdict.judge(headline, leaked, seed=seed)
         families = self._families(measures, result, seed)
         self._conclusions(headline, families, result, lost, kept)
         return Evaluation(
             n=len(headline.documents),
             documents=len(set(headline.documents)),
-            systems=self._scores(measures, result),
+            systems=self._scores(measures, result, texts),
             differences=differences(families),
             forgetting=lost,
             memorisation=kept,
@@ -129,6 +147,7 @@ class _Work:
             verdict_text=Said.of(judged.text),
             examples=self._examples(result, texts),
             task=self._about(result, texts, headline, leaked, seed),
+            lm_eval=harness,
             notices=sentences(self.notices),
         )
 
@@ -170,8 +189,12 @@ class _Work:
 
     def _task(self, trial: inputs.Trial) -> _TaskResult:
         spoken = trial.task.kind == EXTRACTION or self.systems.cloud is not None
-        who: Sequence[System] = self.systems.all()
-        answers = {s.name: self._answers(s, trial, spoken) for s in who}
+        asked, room = self._asked(trial, spoken)
+        answers = {s.name: self._answers(s, trial, asked, room, spoken) for s in self.systems.all()}
+        waits = {
+            s.name: cost.alone(self.ledger, s, _groups(s, trial, asked, room, spoken))
+            for s in self.systems.local
+        }
         made = baselines(trial.task, trial.train, trial.test, seed=self.scenario.training.seed)
         if not made:
             self.notices.append(
@@ -190,17 +213,30 @@ class _Work:
                 for name, values in given.items()
             }
             measures.append(measure)
-        return _TaskResult(trial, "generation" if spoken else "likelihood", measures, answers, made)
+        return _TaskResult(
+            trial, "generation" if spoken else "likelihood", measures, answers, made, waits
+        )
 
     def _scorers(self, trial: inputs.Trial, golds: list[str]) -> dict[str, scorers.Scorer]:
         if trial.task.kind == EXTRACTION:
             return scorers.extraction()
         return scorers.classification(sorted(set(golds)))
 
-    def _answers(self, system: System, trial: inputs.Trial, spoken: bool) -> list[asking.Answer]:
-        room = asking.answer_room(trial.task, trial.train, system.model, likelihood=not spoken)
-        seq_len = int(self.run.settings.get("seq_len") or system.model.context_length)
-        items = asking.asked(trial.task, trial.test, system.model, seq_len, room)
+    def _asked(self, trial: inputs.Trial, spoken: bool) -> tuple[list[asking.Asked], int]:
+        """The prompts, the same for every system (sizes by the base's tokenizer), and room to answer."""
+        model = self.systems.base.model
+        room = asking.answer_room(trial.task, trial.train, model, likelihood=not spoken)
+        seq_len = int(self.run.settings.get("seq_len") or model.context_length)
+        return asking.asked(trial.task, trial.test, model, seq_len, room), room
+
+    def _answers(
+        self,
+        system: System,
+        trial: inputs.Trial,
+        items: list[asking.Asked],
+        room: int,
+        spoken: bool,
+    ) -> list[asking.Answer]:
         if not spoken:
             normalised = self.scenario.evaluation.length_normalised
             return asking.by_likelihood(
@@ -303,9 +339,10 @@ class _Work:
             )
 
     def _scores(
-        self, measures: list[Measure], result: _TaskResult | None
+        self, measures: list[Measure], result: _TaskResult | None, texts: inputs.Texts
     ) -> tuple[SystemScore, ...]:
-        rows = [self._score(s, measures, result) for s in self.systems.all()]
+        costs = {s.name: self._per_item(s, result, texts) for s in self.systems.all()}
+        rows = [self._score(s, measures, result, costs[s.name]) for s in self.systems.all()]
         for baseline in result.baselines if result else []:
             metrics, absent = _metrics(baseline.name, measures, "baseline")
             rows.append(
@@ -316,8 +353,31 @@ class _Work:
             )  # fmt: skip
         return tuple(rows)
 
+    def _per_item(
+        self, system: System, result: _TaskResult | None, texts: inputs.Texts
+    ) -> CostPerItem | None:
+        """By the task's items, else by the held-out documents; None if neither was measured."""
+        meters = self.ledger.meters
+        if result is None:
+            meter = meters.get((system.name, language.PART))
+            if meter is None:
+                return None
+            units = language.document_units(texts.test, system, language.PART)
+            waits = cost.alone(self.ledger, system, [[u] for u in units])
+            return cost.of_local(self.scenario, system, meter, "document", len(texts.test), waits)
+        meter = meters.get((system.name, asking.PART), Meter())
+        items = len(result.trial.test)
+        if system is self.systems.cloud:
+            most = self.scenario.evaluation.cloud.concurrency
+            return cost.of_cloud(meter, items, self.prices, most)
+        return cost.of_local(self.scenario, system, meter, "item", items, result.waits[system.name])
+
     def _score(
-        self, system: System, measures: list[Measure], result: _TaskResult | None
+        self,
+        system: System,
+        measures: list[Measure],
+        result: _TaskResult | None,
+        per_item: CostPerItem | None,
     ) -> SystemScore:
         kind: Any = system.name
         metrics, absent = _metrics(system.name, measures, kind)
@@ -327,14 +387,15 @@ class _Work:
             metrics["calibration_error"] = scorers.calibration_error(
                 [c for c in sure if c is not None], hits
             )
-        cost = [m for (name, _), m in self.ledger.meters.items() if name == system.name]
+        spent = [m for (name, _), m in self.ledger.meters.items() if name == system.name]
         return SystemScore(
             name=system.name,
             kind=kind,
             metrics=metrics,
             absent=absent,
-            tokens=sum(m.tokens for m in cost),
-            seconds=sum(m.seconds for m in cost),
+            tokens=sum(m.tokens for m in spent),
+            seconds=sum(m.seconds for m in spent),
+            per_item=per_item,
         )
 
     def _examples(
@@ -384,6 +445,15 @@ class _Work:
                     "documents": clean.documents,
                 }  # fmt: skip
         return about
+
+
+def _groups(
+    system: System, trial: inputs.Trial, items: Sequence[asking.Asked], room: int, spoken: bool
+) -> list[list[Unit | Question]]:
+    """Per item what is asked of the model, for asking it alone."""
+    if spoken:
+        return [list(asking.questions_of(trial.task, a, room)) for a in items]
+    return [[u] for u in asking.label_units(system, trial.task, items)]
 
 
 def _metrics(

@@ -13,6 +13,7 @@ from hauslm.base.errors import HauslmError, MissingError, RefusedError
 from hauslm.base.files import ProjectFolder, sha256_file
 from hauslm.base.words import Sentence, say
 from hauslm.catalog.local import find_base, weights_sha256
+from hauslm.evaluate.energy import Counter
 from hauslm.evaluate.ledger import System
 from hauslm.evaluate.verdict import ADAPTER, BASE_NAME, CLOUD
 from hauslm.lm.interface import BASE, LanguageModel
@@ -58,8 +59,9 @@ def systems(
     else:
         _check_adapter(folder, run)
         base_model, adapted, adapter_name, identity = _load(scenario, folder, run, notices)
-    base = System(BASE_NAME, base_model, BASE, identity, "")
-    adapter = System(ADAPTER, adapted, adapter_name, identity, run.adapter.sha256)
+    counter = Counter(str(getattr(base_model, "device", "cpu")))
+    base = System(BASE_NAME, base_model, BASE, identity, "", counter)
+    adapter = System(ADAPTER, adapted, adapter_name, identity, run.adapter.sha256, counter)
     away = System(CLOUD, cloud, BASE, f"cloud:{cloud.name}", "") if cloud is not None else None
     return Systems(base, adapter, away, notices)
 

@@ -170,9 +170,16 @@ def by_likelihood(
     length_normalised: bool = False,
 ) -> list[Answer]:
     """The most probable label per item, with its probability among the labels."""
+    units = label_units(system, task, items)
+    scores = ledger.score(system, units, say("Task ({system})", system=system.name))
+    return [_most_probable(list(task.labels), s, length_normalised) for s in scores]
+
+
+def label_units(system: System, task: Task, items: Sequence[Asked]) -> list[Unit]:
+    """Per item every label as a continuation of its prompt (of each, where it has several)."""
     model, labels = system.model, list(task.labels)
     endings = continuations(model, items[0].prompts[0], labels) if items else []
-    units = [
+    return [
         Unit(
             PART,
             a.item.id,
@@ -182,8 +189,6 @@ def by_likelihood(
         )
         for a in items
     ]
-    scores = ledger.score(system, units, say("Task ({system})", system=system.name))
-    return [_most_probable(labels, s, length_normalised) for s in scores]
 
 
 def _most_probable(labels: list[str], scores: Sequence[Scored], per_byte: bool) -> Answer:
@@ -202,19 +207,24 @@ def by_generation(
     ledger: Ledger, system: System, task: Task, items: Sequence[Asked], answer_tokens: int
 ) -> list[Answer]:
     """The answer in the system's own words: a label that it names, or a JSON list."""
-    questions = [
-        Question(
-            PART,
-            f"{a.item.id}:{n}" if len(a.prompts) > 1 else a.item.id,
-            a.item.document,
-            Request(prompt, max_new_tokens=answer_tokens),
-            {"gold": gold(task, a.item)},
-        )
-        for a in items
-        for n, prompt in enumerate(a.prompts)
-    ]
+    questions = [q for a in items for q in questions_of(task, a, answer_tokens)]
     rows = iter(ledger.generate(system, questions, say("Task ({system})", system=system.name)))
     return [_joined(task, [next(rows) for _ in a.prompts]) for a in items]
+
+
+def questions_of(task: Task, asked_item: Asked, answer_tokens: int) -> list[Question]:
+    """One question per part of the item; most items have one."""
+    item, prompts = asked_item.item, asked_item.prompts
+    return [
+        Question(
+            PART,
+            f"{item.id}:{n}" if len(prompts) > 1 else item.id,
+            item.document,
+            Request(prompt, max_new_tokens=answer_tokens),
+            {"gold": gold(task, item)},
+        )
+        for n, prompt in enumerate(prompts)
+    ]
 
 
 def _joined(task: Task, rows: Sequence[dict[str, Any]]) -> Answer:

@@ -23,5 +23,13 @@ def write(w: Writer, bundle: Bundle) -> None:
     if duties:
         w.heading(say("Duties of the base model's licence"), 3)
         w.bullets([str(d) for d in duties])
+    if bundle.accepted_memorisation is not None:
+        w.callout(
+            "warning",
+            say(
+                "Made although training text was found in the adapter (--accept-memorisation): {measured}",
+                measured=bundle.accepted_memorisation.sentence(),
+            ),
+        )
     for notice in bundle.notices:
         w.callout("note", notice)

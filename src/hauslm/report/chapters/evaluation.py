@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from hauslm.base.quantity import Quantity
 from hauslm.base.words import N_, say
-from hauslm.records import Difference, Evaluation
+from hauslm.records import CostPerItem, Difference, Evaluation
 from hauslm.report import plots
 from hauslm.report.blocks import Writer
 
@@ -71,7 +72,9 @@ def write(w: Writer, evaluation: Evaluation) -> None:
     )  # fmt: skip
     _systems(w, evaluation)
     _differences(w, evaluation)
+    _costs(w, evaluation)
     _price(w, evaluation)
+    _harness(w, evaluation)
     if not w.brief:
         _examples(w, evaluation)
     for notice in evaluation.notices:
@@ -162,13 +165,120 @@ def _pair(w: Writer, difference: Difference) -> str:
     return f"{system_of(w, difference.system)} − {system_of(w, difference.against)}"
 
 
+PER = 1000.0  # one item's energy and money are too small to read
+
+
+def _costs(w: Writer, evaluation: Evaluation) -> None:
+    """Tokens, waiting time, energy and money per item beside the gain, and how each is known."""
+    made = [(s.name, s.per_item) for s in evaluation.systems if s.per_item is not None]
+    if not made:
+        return
+    w.heading(say("What it cost"), 3)
+    rows = [(name, _gain(w, evaluation, name), *_cost_cells(w, cost)) for name, cost in made]
+    per_document = made[0][1].unit == "document"
+    w.table(
+        [
+            say("System"),
+            say("Gain against the base"),
+            say("Tokens per document") if per_document else say("Tokens per item"),
+            say("Seconds, median"),
+            say("Seconds, 95th percentile"),
+            say("Wh per 1,000"),
+            say("EUR per 1,000"),
+        ],
+        rows,
+        align="llrrrrr",
+        caption=say("Cost per held-out document, energy and money per 1,000 of them")
+        if per_document
+        else say("Cost per item, energy and money per 1,000 of them"),
+    )
+    if w.brief:
+        return
+    w.bullets([line for name, cost in made for line in _how_known(w, name, cost)])
+
+
+def _cost_cells(w: Writer, cost: CostPerItem) -> tuple[str, ...]:
+    def cell(quantity: Quantity | None, spec: str, factor: float = 1.0) -> str:
+        if quantity is None:
+            return "–"
+        shown = w.number(quantity.value * factor, spec)
+        if quantity.low is None and quantity.high is None:
+            return shown
+        low, high = quantity.lowest * factor, quantity.highest * factor
+        return f"{shown} ({w.number(low, spec)} … {w.number(high, spec)})"
+
+    return (
+        cell(cost.tokens, ",.0f"),
+        cell(cost.seconds_p50, ".3f"),
+        cell(cost.seconds_p95, ".3f"),
+        cell(cost.energy, ".2f", PER),
+        cell(cost.money, ".4f", PER),
+    )
+
+
+def _gain(w: Writer, evaluation: Evaluation, name: str) -> str:
+    """The headline difference of this system, where it was compared."""
+    headline = evaluation.task.get("headline")
+    for d in evaluation.differences:
+        if d.metric != headline or "base" not in (d.system, d.against):
+            continue
+        if name == d.system:
+            return (
+                f"{name_of(w, d.metric)} {w.number(d.value, '.3f')} "
+                f"({w.number(d.low, '.3f')} … {w.number(d.high, '.3f')})"
+            )
+    return "–"
+
+
+def _how_known(w: Writer, name: str, cost: CostPerItem) -> list[str]:
+    figures = (
+        (say("tokens"), cost.tokens),
+        (say("seconds"), cost.seconds_p50),
+        (say("energy"), cost.energy),
+        (say("money"), cost.money),
+    )
+    lines = [f"{name}, {w.t(t)}: {w.provenance(q)}" for t, q in figures if q is not None]
+    named = {"energy": say("energy"), "money": say("money")}
+    lines += [f"{name}, {w.t(named.get(k, k))}: {w.t(why)}" for k, why in cost.absent.items()]
+    return lines
+
+
+def _harness(w: Writer, evaluation: Evaluation) -> None:
+    """What lm-evaluation-harness measured, with the paired difference over its items."""
+    rows = []
+    for task, metrics in evaluation.lm_eval.items():
+        for metric, row in metrics.items():
+            values = [
+                "–" if (found := row["systems"].get(s)) is None else w.number(found["value"], ".3f")
+                for s in ("base", "adapter")
+            ]
+            d = row.get("difference")
+            shown = "–"
+            if d:
+                low, high = w.number(d["low"], ".3f"), w.number(d["high"], ".3f")
+                shown = f"{w.number(d['value'], '.3f')} ({low} … {high})"
+            name = metric.partition(",")[0]
+            rows.append(
+                (f"{task}: {name_of(w, name)}", w.number(row["items"], ","), *values, shown)
+            )
+    if not rows:
+        return
+    w.heading(say("Tasks of lm-evaluation-harness"), 3)
+    w.table(
+        [say("Task"), say("Items"), say("Base"), say("Adapter"), say("Difference")],
+        rows,
+        align="lrrrr",
+        caption=say("Further figures, each item for itself; the verdict does not rest on them"),
+    )
+
+
 def _price(w: Writer, evaluation: Evaluation) -> None:
     rows = [
         *_flat(w, evaluation.forgetting, say("Forgetting")),
         *_flat(w, evaluation.memorisation, say("Memorisation")),
     ]
     if rows:
-        w.heading(say("What it cost"), 3)
+        w.heading(say("What the adapter lost and kept"), 3)
         w.table([say("Measure"), say("Figure")], rows, align="lr")
 
 
