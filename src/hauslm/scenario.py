@@ -418,6 +418,12 @@ class TrainingSection(Section):
     )
     use_text: bool = Field(True, description=N_("Train on the raw text of the documents."))
     use_task: bool = Field(True, description=N_("Train on the labelled examples of the task."))
+    base_precision: Literal["full", "auto", "int8", "fp8"] = Field(
+        "full",
+        description=N_(
+            "Products of the frozen base: full (in precision), int8 or fp8 (8 bit, behind a measured gate), auto (what the plan finds fastest)."
+        ),
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description=N_("Number format of the frozen base.")
     )

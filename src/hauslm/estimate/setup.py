@@ -24,8 +24,21 @@ Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw_8bit"]
 Sharding = Literal["none", "ddp", "fsdp"]
 Device = Literal["cuda", "cpu"]
 
+# 8-bit products by compute capability: fp8 from Ada on, int8 on Ampere; before, neither pays.
+FP8_CAPABILITY, INT8_CAPABILITY = (8, 9), (8, 0)
+
 # torch's names of the formats.
 DTYPES: dict[Dtype, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def eight_bit_format(capability: tuple[int, int] | None) -> Literal["full", "int8", "fp8"]:
+    """The 8-bit products that pay on a CUDA device of this capability; None: a CPU, where int8 has an
+    instruction of its own (VNNI) and fp8 is only emulated. full: none does."""
+    if capability is None:
+        return "int8"
+    if capability >= FP8_CAPABILITY:
+        return "fp8"
+    return "int8" if capability >= INT8_CAPABILITY else "full"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
 from hauslm.records import Said
-from hauslm.train import adapters, distributed, model, presets, seal, signals, watch
+from hauslm.train import adapters, distributed, gate, model, presets, seal, signals, watch
 from hauslm.train.inputs import Inputs, Notices, plain_json
 from hauslm.train.meter import Energy, Meter, PeakMemory, figures_of
 from hauslm.train.reporters import Reporters
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 SAVE_SHARE = 50
 WRITE_SHARE = 2
 SHORTEST_SAVE_INTERVAL_S = 30.0
+# An unrounded base is measured on the device if this many times its size are free there.
+ROOM_FOR_GATE = 1.5
 
 
 @dataclass
@@ -179,11 +181,13 @@ class Leg:
         self.memory = PeakMemory(given.device)
         self.memory.start()
         self.energy = Energy(given.device)
-        base = model.load_base(given.base.path, self.settings, given.device)
+        home = self._first_home()
+        base = model.load_base(given.base.path, self.settings, home)
         self.model: Any = model.attach(base, self.settings, given.base.path, given.base_name)
         model.checkpoint_layers(self.model, self.settings.checkpointed_layers)
         self.compute: Compute = Compute(self.model, self.settings, given.device)
         self.initial_sha256 = seal.tensors_sha256(model.trainable(self.model))
+        self.gate = self._round_base()
         if self.found is None and self.ancestor is None:
             self._show_first_rows()
         self.parameters = sum(p.numel() for p in model.trainable(self.model).values())
@@ -198,6 +202,44 @@ class Leg:
             self.ranks.must_agree(say("the base in memory"), distributed.digest_of(sums))
         self.ranks.wrap(self.compute)
         self.frozen_before = watch.frozen_sums(self.model)
+
+    def _first_home(self) -> str:
+        """Where the base is loaded: on the device, or beside it if it will only fit there in 8 bit."""
+        device = self.inputs.device
+        if self.settings.base_precision == "full" or device == "cpu":
+            return device
+        import torch
+
+        free, _ = torch.cuda.mem_get_info()
+        wide = 4 if self.settings.precision == "float32" else 2
+        return device if free > ROOM_FOR_GATE * wide * self.inputs.facts.parameters else "cpu"
+
+    def _round_base(self) -> gate.Gate | None:
+        """The frozen base in 8 bit, if that is wanted and the base bears it (H618)."""
+        kind, store = self.settings.base_precision, self.inputs.store
+        if kind == "full":
+            return None
+        from hauslm.train import eightbit
+
+        eightbit.try_out(self.settings, self.inputs.device)
+        known = self.found.snapshot.state.get("gate") if self.found is not None else None
+        first = gate.first_examples(store, self.schedule.bins(0))
+        before = None if known else gate.measure(self.compute, store, first)
+        done = eightbit.round_base(self.model, kind, self.inputs.device)
+        if before is None:  # a continued run: measured when it began
+            return gate.Gate(**known)
+        after = gate.measure(self.compute, store, first)
+        found = gate.compare(before, after, kind, done.layers, done.left)
+        self.notices.tell(
+            say(
+                "The frozen base is multiplied in {kind}: {layers} layers, loss off by {difference:.4f} nats on {tokens:,} of your tokens, which is accepted. What uses the adapter later takes the base unrounded.",
+                kind=kind,
+                layers=found.layers,
+                difference=abs(found.loss_difference),
+                tokens=found.tokens,
+            )
+        )
+        return found
 
     def _variant(self) -> adapters.Variant | None:
         if self.settings.method == "full":
@@ -492,6 +534,7 @@ class Leg:
             "notices": [n.model_dump(mode="json") for n in self.notices.said],
             "resumed_from": self.resumed_from,
             "stopped_early": self.stopped_early,
+            "gate": self.gate.plain() if self.gate is not None else None,
         }
         self.writer.submit(seal.Snapshot(step, groups, state))
         self.last_save = time.monotonic()

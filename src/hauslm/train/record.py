@@ -94,6 +94,7 @@ def _settings(leg: Leg) -> dict[str, Any]:
     values["steps"] = schedule.steps
     values["kept_step"] = leg.best.step if leg.best.step >= 0 else leg.step
     values["packing_proof"] = {"logits": leg.proof.logits, "loss": leg.proof.loss}
+    values["gate"] = leg.gate.plain() if leg.gate is not None else None
     values["reasons"] = {
         name: Said.of(reason).model_dump(mode="json") for name, reason in settings.reasons.items()
     }

@@ -23,6 +23,7 @@ class Settings:
     method: str  # lora, qlora, full
     quantisation: str  # none, nf4, int8
     precision: str  # float32, bfloat16: number format of the frozen base and of the products
+    base_precision: str  # full: as precision says; int8, fp8: the frozen base's products in 8 bit
     adapter: dict[str, Any]  # r, lora_alpha, lora_dropout, target_modules, bias, task_type, variant
     seq_len: int
     micro_batch_size: int
@@ -115,6 +116,7 @@ def resolve(scenario: Scenario, plan: Plan | None, facts: Facts) -> Settings:
     )
     _check_length(seq_len, facts)
     precision = chooser.choose("precision", training.precision, _precision(method, facts))
+    base_precision = _base_precision(scenario, chooser, facts, method, quantisation)
     advised = presets.learning_rate(facts.model_type, facts.hidden, facts.parameters, method)
     rate = float(chooser.choose("learning_rate", training.learning_rate, advised))
     micro, accumulation = _batch(training, chooser, facts, seq_len)
@@ -122,6 +124,7 @@ def resolve(scenario: Scenario, plan: Plan | None, facts: Facts) -> Settings:
         method=method,
         quantisation=quantisation,
         precision=precision,
+        base_precision=base_precision,
         adapter=scenario.adapter.resolved() if method != "full" else {},
         seq_len=seq_len,
         micro_batch_size=micro,
@@ -184,6 +187,25 @@ def _precision(method: str, facts: Facts) -> presets.Chosen:
             "bfloat16", say("This device multiplies bfloat16 faster than float32.")
         )
     return presets.Chosen("float32", say("This device has no fast bfloat16."))
+
+
+def _base_precision(
+    scenario: Scenario, chooser: _Chooser, facts: Facts, method: str, quantisation: str
+) -> str:
+    """full, int8 or fp8: the user's word, the plan's, or for `auto` without a plan what the device has."""
+    from hauslm.train.eightbit import choose
+
+    asked: str = scenario.training.base_precision
+    reason = say("Given in the project file.")
+    if "base_precision" not in scenario.training.model_fields_set:
+        reason = say("The base's products stay in the number format of the run.")
+    if asked == "auto":
+        planned = chooser.planned("base_precision")
+        reason = say("The format in which this device multiplies fastest.")
+        if planned is not None:
+            asked, reason = str(planned.value), _by_plan(planned)
+    chooser.reasons["base_precision"] = reason
+    return choose(asked, facts.device, method, quantisation, scenario.adapter.variant)
 
 
 def _check_length(seq_len: int, facts: Facts) -> None:
