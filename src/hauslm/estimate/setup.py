@@ -15,7 +15,9 @@ from hauslm.estimate import shape
 from hauslm.estimate.shape import Targets
 
 Method = Literal["lora", "qlora", "full"]
-Quantisation = Literal["none", "nf4", "nf4_dq", "int8", "fp8", "mxfp4"]
+# int8 is LLM.int8 (bitsandbytes); fp8 and int8_mm are a frozen base whose products, forward and
+# backward, run in 8 bit (train/eightbit.py).
+Quantisation = Literal["none", "nf4", "nf4_dq", "int8", "fp8", "int8_mm", "mxfp4"]
 Dtype = Literal["bf16", "fp16", "fp32"]
 Arithmetic = Literal["lean", "autocast", "mixed"]
 Attention = Literal["sdpa", "flash", "documents", "masked", "eager"]
@@ -26,6 +28,8 @@ Device = Literal["cuda", "cpu"]
 
 # 8-bit products by compute capability: fp8 from Ada on, int8 on Ampere; before, neither pays.
 FP8_CAPABILITY, INT8_CAPABILITY = (8, 9), (8, 0)
+
+EIGHT_BIT_PRODUCTS: dict[str, Quantisation] = {"int8": "int8_mm", "fp8": "fp8"}
 
 # torch's names of the formats.
 DTYPES: dict[Dtype, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -124,7 +128,7 @@ def _refusal(s: TrainingSetup) -> tuple[Sentence, Sentence] | None:
             say("PEFT adapts fused experts neither with DoRA nor with dropout."),
             say("Choose --targets attention, or plain LoRA without dropout."),
         )
-    if s.dora and s.quantisation == "int8":
+    if s.dora and s.quantisation in ("int8", "int8_mm"):
         return (
             say("PEFT cannot read the norm of an int8 weight, which DoRA needs."),
             say("Choose DoRA on a 16-bit or nf4 base."),

@@ -131,7 +131,8 @@ class EightBitLinear(nn.Module):
         self.bias = linear.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: Any = _FrozenProduct.apply(x, self.weight, self.scale, self.kind)
+        apply: Any = _FrozenProduct.apply
+        result: Any = apply(x, self.weight, self.scale, self.kind)
         if self.bias is not None:
             result = result + self.bias
         plain: torch.Tensor = result

@@ -60,7 +60,8 @@ class Gate:
 
 def first_examples(store: ExampleStore, bins: Sequence[Sequence[int]]) -> list[int]:
     """Examples of the first step, up to `MOST_TOKENS`."""
-    chosen, tokens = [], 0
+    chosen: list[int] = []
+    tokens = 0
     for index in (i for one in bins for i in one):
         length = len(store[index].tokens)
         if chosen and tokens + length > MOST_TOKENS:

@@ -224,10 +224,11 @@ class Leg:
         eightbit.try_out(self.settings, self.inputs.device)
         known = self.found.snapshot.state.get("gate") if self.found is not None else None
         first = gate.first_examples(store, self.schedule.bins(0))
-        before = None if known else gate.measure(self.compute, store, first)
-        done = eightbit.round_base(self.model, kind, self.inputs.device)
-        if before is None:  # a continued run: measured when it began
+        if known:  # a continued run: measured when it began
+            eightbit.round_base(self.model, kind, self.inputs.device)
             return gate.Gate(**known)
+        before = gate.measure(self.compute, store, first)
+        done = eightbit.round_base(self.model, kind, self.inputs.device)
         after = gate.measure(self.compute, store, first)
         found = gate.compare(before, after, kind, done.layers, done.left)
         self.notices.tell(
