@@ -36,7 +36,9 @@ def gradients(model: Any) -> tuple[dict[str, torch.Tensor], int]:
         nonlocal passes
         passes += 1
 
-    hooks = [m.register_forward_hook(count) for n, m in model.named_modules() if n.endswith("mlp")]
+    hooks = [
+        m.register_forward_pre_hook(count) for n, m in model.named_modules() if n.endswith("mlp")
+    ]
     model(input_ids=torch.arange(3, 40).unsqueeze(0), use_cache=False).logits.pow(
         2
     ).mean().backward()
