@@ -19,7 +19,7 @@ from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
 from hauslm.records import Said
-from hauslm.train import adapters, distributed, gate, model, presets, seal, signals, watch
+from hauslm.train import adapters, distributed, gate, limit, model, presets, seal, signals, watch
 from hauslm.train.inputs import Inputs, Notices, plain_json
 from hauslm.train.meter import Energy, Meter, PeakMemory, figures_of
 from hauslm.train.reporters import Reporters
@@ -290,6 +290,7 @@ class Leg:
         given = self.inputs
         first = [i for one in self.schedule.bins(0) for i in one]
         self.proof = prove(self.compute, given.store, first)
+        self.limit = limit.of(self.compute, self.ranks.world if self.ranks.several else 1)
         for sentence in self._advice():
             self.notices.tell(sentence)
 
@@ -412,7 +413,7 @@ class Leg:
             self.stop.now()
         figures, total = self.trainer.figures, self.schedule.steps
         self.bitwise = self.bitwise and not self.trainer.halved
-        self.meter.step(figures.tokens, figures.labels, seconds)
+        self.meter.step(figures.tokens, figures.labels, seconds, figures.squares)
         self.losses.last = figures.loss
         if math.isnan(self.losses.first):
             self.losses.first = figures.loss
@@ -430,6 +431,11 @@ class Leg:
             "memory_gib": round(self.memory.now_gib(), 3),
             "remaining_seconds": round(self._remaining_seconds(), 1),
         }
+        if self.limit is not None:
+            work = figures.tokens, figures.labels, figures.squares
+            row["limit_share"] = round(self.limit.share(*work, seconds), 4)
+        if self.inputs.planned_gib is not None:
+            row["planned_gib"] = self.inputs.planned_gib
         if self.inputs.eur_per_hour is not None:
             # of the whole run: what it has cost and what is still to come, at the plan's rate
             hours = (row["seconds"] + row["remaining_seconds"]) / 3600

@@ -14,7 +14,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -134,6 +134,7 @@ class StepFigures:
     gradient_norm: float
     tokens: int
     labels: int
+    squares: float = 0.0  # sum of the squared lengths of its documents
 
 
 class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
@@ -153,6 +154,7 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         super().__init__(model=compute.model, train_dataset=steps, data_collator=only, **kwargs)
         self.compute = compute
         self.store = store
+        self.lengths: list[int] = [int(n) for n in store.lengths()]
         self.notice = notice
         self.ranks = ranks
         self.micro_batch = micro_batch  # sequences per forward pass; below 1: parts of one
@@ -190,7 +192,9 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         model.train()
         while True:
             try:
-                self.figures = self._forward_backward(model, inputs["step"], inputs["bins"])
+                figures = self._forward_backward(model, inputs["step"], inputs["bins"])
+                squares = sum(self.lengths[i] ** 2 for one in inputs["bins"] for i in one)
+                self.figures = replace(figures, squares=squares)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not watch.is_out_of_memory(error):
