@@ -424,6 +424,13 @@ class TrainingSection(Section):
             "Products of the frozen base: full (in precision), int8 or fp8 (8 bit, behind a measured gate), auto (what the plan finds fastest)."
         ),
     )
+    liger: bool = Field(
+        False, description=N_("Liger's kernels for norms and activations (CUDA only).")
+    )
+    compile: Literal["off", "auto", "on"] = Field(
+        "off",
+        description=N_("Compile each layer (CUDA only); auto: for runs of an hour or more."),
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description=N_("Number format of the frozen base.")
     )

@@ -107,13 +107,26 @@ def prepare(setting: Setting) -> None:
     default="ddp",
     help=translate(N_("Each process holds the base (ddp), or all share it (fsdp).")),
 )
+@click.option(
+    "--profile",
+    is_flag=True,
+    help=translate(N_("Also write a page that says where the time of the first steps went.")),
+)
 @common
 def train(
-    setting: Setting, resume: bool, accept_change: bool, detach: bool, attach: bool, **several: Any
+    setting: Setting,
+    resume: bool,
+    accept_change: bool,
+    detach: bool,
+    attach: bool,
+    profile: bool,
+    **several: Any,
 ) -> int | None:
     from hauslm import flow
 
     shape = _shape(**several)
+    if profile and (attach or detach or shape is not None):
+        flow.refuse_profile()
     if attach:
         return _attach(setting)
     if detach:
@@ -124,7 +137,17 @@ def train(
         setting.weiter("hauslm train --attach")
         return None
     with flow.telling_how_training_ended(setting.folder):
-        _stage(setting, "train", resume=resume, accept_change=accept_change, shape=shape)
+        _stage(
+            setting,
+            "train",
+            resume=resume,
+            accept_change=accept_change,
+            shape=shape,
+            profile=profile,
+        )
+    if profile:
+        page = flow.profile_page(setting.project())
+        setting.progress.say(say("Where the time went: {page}.", page=str(page)))
     return None
 
 

@@ -19,7 +19,19 @@ from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
 from hauslm.records import Said
-from hauslm.train import adapters, distributed, gate, limit, model, presets, seal, signals, watch
+from hauslm.train import (
+    adapters,
+    distributed,
+    gate,
+    kernels,
+    limit,
+    model,
+    presets,
+    profile,
+    seal,
+    signals,
+    watch,
+)
 from hauslm.train.inputs import Inputs, Notices, plain_json
 from hauslm.train.meter import Energy, Meter, PeakMemory, figures_of
 from hauslm.train.reporters import Reporters
@@ -87,6 +99,8 @@ class Leg:
         self.last_save = time.monotonic()
         self.last_held = 0.0  # seconds
         self.stopped_early = False
+        self.profiled = False
+        self.profile: profile.Profile | None = None
 
     # ------------------------------------------------------------ 2. where to begin
 
@@ -200,6 +214,8 @@ class Leg:
             self.ranks.must_agree(say("the adapter at the start"), values)
             sums = [f"{n}={v}" for n, v in watch.frozen_sums(self.model).items()]
             self.ranks.must_agree(say("the base in memory"), distributed.digest_of(sums))
+        if self.settings.compile:
+            kernels.compile_layers(self.compute.decoder)
         self.ranks.wrap(self.compute)
         self.frozen_before = watch.frozen_sums(self.model)
 
@@ -398,6 +414,11 @@ class Leg:
     def begin(self, state: Any, optimizer: Any, scheduler: Any) -> None:
         """Trainer is ready: give it the state of the checkpoint."""
         self.optimizer, self.scheduler = optimizer, scheduler
+        if self.profiled:
+            rank = int(self.settings.adapter.get("r", 0))
+            vocabulary = int(self.compute.causal.config.get_text_config().vocab_size)
+            self.profile = profile.Profile(self.work, self.inputs.device, rank, vocabulary)
+            self.profile.begin()
         if self.found is None:
             return
         saved = self.found.snapshot
@@ -441,6 +462,10 @@ class Leg:
             hours = (row["seconds"] + row["remaining_seconds"]) / 3600
             row["cost_eur"] = round(hours * self.inputs.eur_per_hour, 4)
         last = step >= total
+        if self.profile is not None:
+            done = figures.tokens, figures.labels, figures.squares
+            work = self.limit.work(*done) if self.limit is not None else 0.0
+            self.profile.after_step(figures.tokens, work, self.limit, last)
         if self.rows and (step % self.validate_every == 0 or last):
             row["validation"] = self._validate(step)
             self._stop_early_if_due(step, last)

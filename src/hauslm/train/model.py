@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hauslm.base.errors import MissingError, RefusedError
 from hauslm.base.files import disk_error, fsync_folder, sha256_file
 from hauslm.base.words import say
+from hauslm.train import kernels
 
 if TYPE_CHECKING:
     import torch
@@ -126,6 +127,8 @@ def load_base(path: Path, settings: Settings, device: str) -> Any:
         # them is then impossible, and widths that are no multiple of 32 fail.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    if settings.liger:
+        kernels.use_liger(model)
     model.config.use_cache = False
     return model
 

@@ -13,7 +13,7 @@ from hauslm.base.errors import DataError, RefusedError, UsageError
 from hauslm.base.words import Sentence, say
 from hauslm.records import Plan, Setting
 from hauslm.scenario import Scenario
-from hauslm.train import presets
+from hauslm.train import kernels, presets
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Settings:
     keep_checkpoints: int
     early_stopping_patience: int | None  # validations; None: never
     report_to: tuple[str, ...]
+    liger: bool
+    compile: bool
     reasons: dict[str, Sentence] = field(default_factory=dict, compare=False)
 
     @property
@@ -120,6 +122,8 @@ def resolve(scenario: Scenario, plan: Plan | None, facts: Facts) -> Settings:
     advised = presets.learning_rate(facts.model_type, facts.hidden, facts.parameters, method)
     rate = float(chooser.choose("learning_rate", training.learning_rate, advised))
     micro, accumulation = _batch(training, chooser, facts, seq_len)
+    hours = plan.time.hours.value if plan is not None and training.compile == "auto" else None
+    liger, compiled = kernels.wanted(training.liger, training.compile, facts.device, hours)
     return Settings(
         method=method,
         quantisation=quantisation,
@@ -144,6 +148,8 @@ def resolve(scenario: Scenario, plan: Plan | None, facts: Facts) -> Settings:
         keep_checkpoints=training.keep_checkpoints,
         early_stopping_patience=training.early_stopping_patience,
         report_to=tuple(training.report_to),
+        liger=liger,
+        compile=compiled,
         reasons=chooser.reasons,
     )
 

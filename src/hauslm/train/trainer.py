@@ -25,7 +25,7 @@ from transformers import Trainer, TrainerCallback
 from hauslm.base.errors import RefusedError
 from hauslm.base.words import Sentence, say
 from hauslm.data.pack import pack, unpacked
-from hauslm.train import attention, lean, loss, watch
+from hauslm.train import attention, lean, loss, profile, watch
 from hauslm.train.batches import Row, Steps, make_row, only, split_examples, stream_seed
 from hauslm.train.distributed import ALONE, Ranks
 
@@ -223,7 +223,8 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         groups = split_examples(bins, self.micro_batch, settings.packing)
         if self.ranks.several:
             return self._with_others(model, step, groups)
-        rows = [make_row(self.store, group, device) for group in groups]
+        with torch.profiler.record_function(profile.ROWS_RANGE):
+            rows = [make_row(self.store, group, device) for group in groups]
         labels = sum(row.labels for row in rows)
         total = torch.zeros((), dtype=torch.float32, device=device)
         for place, row in enumerate(rows):
