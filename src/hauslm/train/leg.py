@@ -453,8 +453,8 @@ class Leg:
             "remaining_seconds": round(self._remaining_seconds(), 1),
         }
         if self.limit is not None:
-            work = figures.tokens, figures.labels, figures.squares
-            row["limit_share"] = round(self.limit.share(*work, seconds), 4)
+            read = figures.tokens, figures.labels, figures.squares
+            row["limit_share"] = round(self.limit.share(*read, seconds), 4)
         if self.inputs.planned_gib is not None:
             row["planned_gib"] = self.inputs.planned_gib
         if self.inputs.eur_per_hour is not None:
