@@ -161,7 +161,7 @@ def weight_bytes(
 def trainable_parameters(s: TrainingSetup) -> int:
     if s.method == "full":
         return shape.counts(s.architecture).total
-    return shape.adapter_parameters(s.architecture, s.targets, s.rank, s.dora)
+    return shape.adapter_parameters(s.architecture, s.targets, s.rank, s.dora) + s.trained_whole
 
 
 def _trainable_bytes(s: TrainingSetup) -> float:

@@ -57,7 +57,8 @@ class TrainingSetup:
     values for grouped queries; eager keeps the scores. `kbit_upcast`: embeddings, head and norms in
     fp32 (peft.prepare_model_for_kbit_training), which makes the residual stream fp32 too.
     `quantise_experts`: since transformers 5 the experts of a mixture are fused tensors, which
-    bitsandbytes leaves in 16 bit; before, they were linear layers like others.
+    bitsandbytes leaves in 16 bit; before, they were linear layers like others. `trained_whole`:
+    parameters that are trained and saved whole beside the adapter, in the adapter's format.
     """
 
     architecture: Architecture
@@ -82,6 +83,7 @@ class TrainingSetup:
     device: Device = "cuda"
     ranks: int = 1
     sharding: Sharding = "none"
+    trained_whole: int = 0  # parameters of modules_to_save
 
     @property
     def tokens(self) -> int:

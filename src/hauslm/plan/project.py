@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from hauslm.base.errors import UsageError
 from hauslm.base.words import say
+from hauslm.estimate import shape
 from hauslm.estimate.setup import (
     EIGHT_BIT_PRODUCTS,
     Method,
@@ -147,6 +148,7 @@ class Wanted:
             base_dtype=base_dtype,
             quantisation=quantisation,
             rank=adapter["r"],
+            trained_whole=0 if full else self._trained_whole(adapter.get("modules_to_save", ())),
             targets=self.targets,
             dora=dora and not full,
             dropout=0.0 if full else adapter["lora_dropout"],
@@ -158,6 +160,17 @@ class Wanted:
             ranks=self.machine.count,
             sharding="ddp" if self.machine.count > 1 else "none",
         )
+
+    def _trained_whole(self, names: Sequence[str]) -> int:
+        """Parameters of the modules that are trained whole; those of unknown name count as nothing, and
+        training refuses names that the base does not have."""
+        a = self.base.architecture
+        sizes = {x.name: x.parameters * a.n_layers for x in shape.linears(a)}
+        sizes |= {
+            "lm_head": a.vocab_size * a.hidden_size,
+            "embed_tokens": a.vocab_size * a.hidden_size,
+        }
+        return sum(sizes.get(name, 0) for name in names)
 
     def eight_bit(self) -> Quantisation | None:
         """The 8-bit products that training.base_precision asks for, or allows on this machine."""

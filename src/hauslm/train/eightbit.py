@@ -162,7 +162,12 @@ def round_base(model: Any, kind: str, device: torch.device | str) -> Rounded:
         (parent, name, child)
         for parent in causal.modules()
         for name, child in parent.named_children()
-        if type(child) is nn.Linear and child is not head and not child.weight.requires_grad
+        if type(child) is nn.Linear
+        and child is not head
+        and not child.weight.requires_grad
+        and not hasattr(
+            parent, "modules_to_save"
+        )  # the untouched original of a module trained whole
     ]
     fitting = [f for f in found if not f[2].in_features % MULTIPLE | f[2].out_features % MULTIPLE]
     if not fitting:

@@ -73,7 +73,12 @@ def of(compute: Any, ranks: int = 1) -> Limit | None:
     matrix = 0.0
     for name, module in compute.decoder.named_modules():
         sizes = getattr(module, "in_features", 0), getattr(module, "out_features", 0)
-        if not all(sizes) or ".lora_" in name or hasattr(module, "base_layer"):
+        if (
+            not all(sizes)
+            or ".lora_" in name
+            or hasattr(module, "base_layer")
+            or ".original_module" in name
+        ):
             continue  # an adapted layer is counted by the layer inside it
         trained = any(p.requires_grad for p in module.parameters(recurse=False))
         matrix += (6.0 if trained else 4.0) * sizes[0] * sizes[1]

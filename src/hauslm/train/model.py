@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hauslm.base.errors import MissingError, RefusedError
 from hauslm.base.files import disk_error, fsync_folder, sha256_file
 from hauslm.base.words import say
-from hauslm.train import kernels
+from hauslm.train import kernels, whole
 
 if TYPE_CHECKING:
     import torch
@@ -164,10 +164,12 @@ def attach(model: nn.Module, settings: Settings, base_path: Path, base_id: str) 
     variant = adapters.find(settings.adapter["variant"])
     _check_variant(variant, settings)
     _check_targets(model, settings.adapter["target_modules"])
+    whole.check(model, settings)
     torch.manual_seed(settings.seed)
-    config = LoraConfig(**variant.config(settings.adapter))
+    config = LoraConfig(**variant.config(whole.in_layers(model, settings.adapter)))
     config.base_model_name_or_path = base_id
     adapted: nn.Module = get_peft_model(model, config)
+    whole.in_float32(adapted)
     variant.prepare(adapted, base_path)
     return adapted
 
