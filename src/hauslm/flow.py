@@ -456,7 +456,23 @@ def _train(project: Project, options: dict[str, Any]) -> Run:
         resume=bool(options.get("resume", True)),
         accept_change=bool(options.get("accept_change", False)),
         progress=project.progress,
+        profiled=bool(options.get("profile", False)),
     )
+
+
+def refuse_profile() -> None:
+    """H641: --profile beside --attach, --detach or --nproc."""
+    from hauslm.train.profile import refuse
+
+    refuse()
+
+
+def profile_page(project: Project) -> Path:
+    """report/profile.html, from what `hauslm train --profile` measured. H659 if it measured nothing."""
+    from hauslm.report.profile import write
+    from hauslm.train.profile import PARTS, read
+
+    return write(project.folder, read(project.folder), PARTS, project.scenario.language)
 
 
 def _keep_adapter(project: Project) -> None:

@@ -341,6 +341,16 @@ class AdapterSection(Section):
     target_modules: list[str] | Literal["all-linear"] | None = Field(
         None, description=N_("Names of the adapted modules, or all-linear.")
     )
+    layers_to_transform: list[int] | None = Field(
+        None,
+        description=N_("Numbers of the adapted layers, from 0; empty: all of them."),
+    )
+    modules_to_save: list[str] | None = Field(
+        None,
+        description=N_(
+            "Modules that are trained and saved whole, for example lm_head; empty: none."
+        ),
+    )
     bias: Literal["none"] = Field("none", description=N_("Which biases are trained."))
     task_type: Literal["CAUSAL_LM"] = Field("CAUSAL_LM", description=N_("Kind of model."))
     variant: str = Field("lora", description=N_("Variant of LoRA: lora, rslora, dora, ..."))
@@ -350,6 +360,9 @@ class AdapterSection(Section):
         values = dict(PRESETS[self.preset])
         for key in values:
             if getattr(self, key) is not None:
+                values[key] = getattr(self, key)
+        for key in ("layers_to_transform", "modules_to_save"):
+            if getattr(self, key):  # only where asked for: the lab's file stays the lab's
                 values[key] = getattr(self, key)
         return values | {"bias": self.bias, "task_type": self.task_type, "variant": self.variant}
 
@@ -418,6 +431,19 @@ class TrainingSection(Section):
     )
     use_text: bool = Field(True, description=N_("Train on the raw text of the documents."))
     use_task: bool = Field(True, description=N_("Train on the labelled examples of the task."))
+    base_precision: Literal["full", "auto", "int8", "fp8"] = Field(
+        "full",
+        description=N_(
+            "Products of the frozen base: full (in precision), int8 or fp8 (8 bit, behind a measured gate), auto (what the plan finds fastest)."
+        ),
+    )
+    liger: bool = Field(
+        False, description=N_("Liger's kernels for norms and activations (CUDA only).")
+    )
+    compile: Literal["off", "auto", "on"] = Field(
+        "off",
+        description=N_("Compile each layer (CUDA only); auto: for runs of an hour or more."),
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description=N_("Number format of the frozen base.")
     )

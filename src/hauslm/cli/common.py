@@ -38,7 +38,12 @@ FIGURES: dict[str, Callable[[Any], Sentence]] = {
     "loss": lambda v: say("loss {value:.3f}", value=v),
     "validation": lambda v: say("validation {value:.3f}", value=v),
     "tokens_per_second": lambda v: say("{value:,.0f} tokens/s", value=v),
-    "memory_gib": lambda v: say("{value:.1f} GiB", value=v),
+    "limit_share": lambda v: say("{value:.0%} of what this machine could do", value=v),
+    "memory_gib": lambda v: (
+        say("{value:.1f} GiB (planned {planned:.1f})", value=v[0], planned=v[1])
+        if isinstance(v, tuple)
+        else say("{value:.1f} GiB", value=v)
+    ),
     "remaining_seconds": lambda v: say("{time} left", time=_span(v)),
     "remaining_s": lambda v: say("{time} left", time=_span(v or 0)),
     "failed": lambda v: say("{value:,} failed", value=v),

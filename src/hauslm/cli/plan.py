@@ -66,7 +66,7 @@ OF_A_TABLE = frozenset(("table", "gpu", "model", "seq_len"))
 )
 @click.option(
     "--quantisation",
-    type=click.Choice(["none", "nf4", "nf4_single", "int8", "fp8", "mxfp4"]),
+    type=click.Choice(["none", "nf4", "nf4_single", "int8", "fp8", "int8_mm", "mxfp4"]),
     help=translate(N_("Format of the base; nf4 is with double quantisation.")),
 )
 @click.option(

@@ -114,13 +114,26 @@ def prepare(setting: Setting) -> None:
     metavar="HOST:PORT",
     help=translate(N_("Where they meet: an address of machine 0 and a free port.")),
 )
+@click.option(
+    "--profile",
+    is_flag=True,
+    help=translate(N_("Also write a page that says where the time of the first steps went.")),
+)
 @common
 def train(
-    setting: Setting, resume: bool, accept_change: bool, detach: bool, attach: bool, **several: Any
+    setting: Setting,
+    resume: bool,
+    accept_change: bool,
+    detach: bool,
+    attach: bool,
+    profile: bool,
+    **several: Any,
 ) -> int | None:
     from hauslm import flow
 
     shape = _shape(**several)
+    if profile and (attach or detach or shape is not None):
+        flow.refuse_profile()
     if attach:
         return _attach(setting)
     if detach:
@@ -135,7 +148,17 @@ def train(
         setting.progress.say(say("This machine's part is done; machine 0 has the result."))
         return None
     with flow.telling_how_training_ended(setting.folder):
-        _stage(setting, "train", resume=resume, accept_change=accept_change, shape=shape)
+        _stage(
+            setting,
+            "train",
+            resume=resume,
+            accept_change=accept_change,
+            shape=shape,
+            profile=profile,
+        )
+    if profile:
+        page = flow.profile_page(setting.project())
+        setting.progress.say(say("Where the time went: {page}.", page=str(page)))
     return None
 
 
@@ -174,7 +197,7 @@ def train(
 def sweep(setting: Setting, **grid: Any) -> None:
     from hauslm import flow
 
-    setting.show(flow.sweep(setting.project(), **grid), "hauslm train")
+    setting.show(flow.sweep(setting.project(), **grid))
 
 
 def _shape(
@@ -269,4 +292,5 @@ def analyse(
         _stage(setting, "analyse", **options)
         return
     record = flow.analyse_part(setting.project(), shard, **options)
-    setting.show(record, "hauslm analyse --merge")
+    setting.show(record)
+    setting.weiter("hauslm analyse --merge")

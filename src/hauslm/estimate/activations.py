@@ -136,9 +136,18 @@ def in_flight_bytes(s: TrainingSetup) -> float:
 
 
 def transient_bytes(s: TrainingSetup) -> float:
-    """The largest matrix, dequantised for one product (bitsandbytes does so above 1536 tokens)."""
+    """The largest matrix, dequantised for one product (bitsandbytes does so above 1536 tokens). Of 8-bit
+    products what train/eightbit.py makes on the way: the rounded operand in fp32 and 8 bit, int8's sums
+    in int32 and fp32; fp8 on CUDA turns the matrix over."""
     if s.quantisation == "none":
         return 0.0
+    if s.quantisation == "int8_mm":
+        return s.tokens * max(x.n_in + 8.0 * x.n_out for x in shape.linears(s.architecture))
+    if s.quantisation == "fp8":
+        return max(
+            5.0 * s.tokens * max(x.n_in, x.n_out) + 1.0 * x.n_in * x.n_out
+            for x in shape.linears(s.architecture)
+        )
     return 2.0 * max(x.n_in * x.n_out for x in shape.linears(s.architecture))
 
 

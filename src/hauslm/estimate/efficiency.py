@@ -88,6 +88,18 @@ KERNELS_PER_LAYER = {"lean": 170.0, "autocast": 260.0, "mixed": 260.0}
 # arXiv 2208.07339, table 5: 15-23 per cent slower at 7-13 billion parameters); nf4 does not.
 INT8_SLOWDOWN = 1.25
 
+# What 8-bit products reach of their higher peak, rounding of the operands counted separately: assumed.
+# Published: fp8 with frozen weights 1.30 times bf16 (meta-pytorch/torchtune pull request 2833), int8 1.7
+# times on an RTX 4090 (torchao, prototype README).
+EIGHT_BIT_SHARE = 0.8
+# On a CPU, per CPU second of a product and its gradient, rounding included, against the same in fp32 and
+# in bf16: int8 2.7 to 3.4 and 1.1 to 1.5 times (AMD Zen 4 with VNNI, widths 512 to 1024, torch 2.13); fp8
+# is emulated there.
+CPU_EIGHT_BIT = {
+    "int8_mm": {"fp32": 2.7, "bf16": 1.2},
+    "fp8": {"fp32": 0.3, "bf16": 0.1},
+}
+
 # A CPU core in dense products (AVX-512): fp32 88, bf16 with AVX512-BF16 or AMX 220 GFLOP/s, of
 # which training reaches about 60 and 35 per cent; about 10 GB/s of memory traffic per core.
 # Measured here on two AMD Zen 4 cores, torch 2.13+cpu.

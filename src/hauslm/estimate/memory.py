@@ -60,6 +60,7 @@ WEIGHT_BYTES: dict[Quantisation, float] = {
     "nf4_dq": 0.5 + 1 / 64 + 4 / (64 * 256),
     "int8": 1.0,
     "fp8": 1.0,
+    "int8_mm": 1.0,
     # OCP Microscaling Formats (MX) 1.0: E2M1 values, one shared 8-bit exponent per block of 32.
     "mxfp4": 0.5 + 1 / 32,
 }
@@ -152,7 +153,7 @@ def weight_bytes(
         shrunk = [x for x in shape.linears(architecture) if quantise_experts or not x.expert]
     packed = architecture.n_layers * sum(x.parameters for x in shrunk)
     rows = architecture.n_layers * sum(x.n_out * x.copies for x in shrunk)
-    scales = 4.0 * rows if quantisation in ("int8", "fp8") else 0.0
+    scales = 4.0 * rows if quantisation in ("int8", "int8_mm", "fp8") else 0.0
     kept = count.total - packed
     return WEIGHT_BYTES[quantisation] * packed + scales + (4.0 if kbit_upcast else full) * kept
 
@@ -160,7 +161,7 @@ def weight_bytes(
 def trainable_parameters(s: TrainingSetup) -> int:
     if s.method == "full":
         return shape.counts(s.architecture).total
-    return shape.adapter_parameters(s.architecture, s.targets, s.rank, s.dora)
+    return shape.adapter_parameters(s.architecture, s.targets, s.rank, s.dora) + s.trained_whole
 
 
 def _trainable_bytes(s: TrainingSetup) -> float:

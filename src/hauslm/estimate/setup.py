@@ -15,7 +15,9 @@ from hauslm.estimate import shape
 from hauslm.estimate.shape import Targets
 
 Method = Literal["lora", "qlora", "full"]
-Quantisation = Literal["none", "nf4", "nf4_dq", "int8", "fp8", "mxfp4"]
+# int8 is LLM.int8 (bitsandbytes); fp8 and int8_mm are a frozen base whose products, forward and
+# backward, run in 8 bit (train/eightbit.py).
+Quantisation = Literal["none", "nf4", "nf4_dq", "int8", "fp8", "int8_mm", "mxfp4"]
 Dtype = Literal["bf16", "fp16", "fp32"]
 Arithmetic = Literal["lean", "autocast", "mixed"]
 Attention = Literal["sdpa", "flash", "documents", "masked", "eager"]
@@ -24,8 +26,23 @@ Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw_8bit"]
 Sharding = Literal["none", "ddp", "fsdp"]
 Device = Literal["cuda", "cpu"]
 
+# 8-bit products by compute capability: fp8 from Ada on, int8 on Ampere; before, neither pays.
+FP8_CAPABILITY, INT8_CAPABILITY = (8, 9), (8, 0)
+
+EIGHT_BIT_PRODUCTS: dict[str, Quantisation] = {"int8": "int8_mm", "fp8": "fp8"}
+
 # torch's names of the formats.
 DTYPES: dict[Dtype, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def eight_bit_format(capability: tuple[int, int] | None) -> Literal["full", "int8", "fp8"]:
+    """The 8-bit products that pay on a CUDA device of this capability; None: a CPU, where int8 has an
+    instruction of its own (VNNI) and fp8 is only emulated. full: none does."""
+    if capability is None:
+        return "int8"
+    if capability >= FP8_CAPABILITY:
+        return "fp8"
+    return "int8" if capability >= INT8_CAPABILITY else "full"
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,8 @@ class TrainingSetup:
     values for grouped queries; eager keeps the scores. `kbit_upcast`: embeddings, head and norms in
     fp32 (peft.prepare_model_for_kbit_training), which makes the residual stream fp32 too.
     `quantise_experts`: since transformers 5 the experts of a mixture are fused tensors, which
-    bitsandbytes leaves in 16 bit; before, they were linear layers like others.
+    bitsandbytes leaves in 16 bit; before, they were linear layers like others. `trained_whole`:
+    parameters that are trained and saved whole beside the adapter, in the adapter's format.
     """
 
     architecture: Architecture
@@ -65,6 +83,7 @@ class TrainingSetup:
     device: Device = "cuda"
     ranks: int = 1
     sharding: Sharding = "none"
+    trained_whole: int = 0  # parameters of modules_to_save
 
     @property
     def tokens(self) -> int:
@@ -111,7 +130,7 @@ def _refusal(s: TrainingSetup) -> tuple[Sentence, Sentence] | None:
             say("PEFT adapts fused experts neither with DoRA nor with dropout."),
             say("Choose --targets attention, or plain LoRA without dropout."),
         )
-    if s.dora and s.quantisation == "int8":
+    if s.dora and s.quantisation in ("int8", "int8_mm"):
         return (
             say("PEFT cannot read the norm of an int8 weight, which DoRA needs."),
             say("Choose DoRA on a 16-bit or nf4 base."),

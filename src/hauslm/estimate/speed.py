@@ -21,6 +21,9 @@ from hauslm.estimate.setup import TrainingSetup
 from hauslm.estimate.work import (
     DEQUANTISE_BYTES,
     card_rate,
+    eight_bit_gain,
+    rounded_work,
+    rounding_traffic,
     training_traffic,
     training_work,
 )
@@ -42,10 +45,15 @@ def _step_seconds(s: TrainingSetup, gpu: Gpu, gemm: float, rate: float) -> float
     bandwidth = gpu.memory_bandwidth_gb_s.value * 1e9 * efficiency.of(gpu).bandwidth.value
     tokens = s.tokens
     slower = efficiency.INT8_SLOWDOWN if s.quantisation == "int8" else 1.0
-    seconds = slower * tokens * training_work(s).total / (rate * 1e12 * gemm)
-    seconds += tokens * training_traffic(s) / bandwidth
+    small = rounded_work(s)
+    gain = max(1.0, efficiency.EIGHT_BIT_SHARE * eight_bit_gain(s, gpu))
+    work = slower * (training_work(s).total - small) + small / gain
+    seconds = tokens * work / (rate * 1e12 * gemm)
+    seconds += tokens * (training_traffic(s) + rounding_traffic(s)) / bandwidth
     passes = 2 + s.checkpointed_layers / s.architecture.n_layers
-    if s.quantisation != "none":
+    if s.quantisation == "fp8":  # turned over for the backward pass: read and written once
+        seconds += 2.0 * shape.counts(s.architecture).linear / bandwidth
+    elif s.quantisation not in ("none", "int8_mm"):
         blocks = shape.counts(s.architecture).linear
         seconds += passes * DEQUANTISE_BYTES * blocks / bandwidth
     if s.method == "full":
@@ -84,7 +92,9 @@ def cpu_training_tokens_per_second(
     kind = "bf16" if s.base_dtype == "bf16" and fast_bf16 else "fp32"
     rate = efficiency.CPU_GFLOPS_PER_CORE[kind] * efficiency.CPU_EFFICIENCY[kind] * 1e9 * cores
     traffic = training_traffic(s) * (2.0 if kind == "fp32" and s.base_dtype != "fp32" else 1.0)
-    per_token = training_work(s).total / rate
+    small = rounded_work(s)
+    gain = efficiency.CPU_EIGHT_BIT.get(s.quantisation, {}).get(kind, 1.0)
+    per_token = (training_work(s).total - small + small / gain) / rate
     per_token += traffic / (efficiency.CPU_BANDWIDTH_GB_S_PER_CORE * 1e9 * cores)
     launches = efficiency.KERNELS_PER_LAYER[s.arithmetic] * s.architecture.n_layers
     per_token += launches * efficiency.CPU_CALL_S / s.tokens

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hauslm.base.quantity import Quantity
 from hauslm.catalog.schema import Architecture, Gpu
 from hauslm.estimate import shape
-from hauslm.estimate.setup import TrainingSetup
+from hauslm.estimate.setup import EIGHT_BIT_PRODUCTS, TrainingSetup
 
 # Bytes of non-matmul traffic per token, counted for 16-bit Llama blocks (forward and backward):
 # 62 MB for Mistral-7B without adapters, i.e. 250h + 37f + 75(q + 2kv) per layer; each adapted
@@ -70,6 +70,36 @@ def training_work(s: TrainingSetup) -> Work:
     return Work(
         2 * n + attention + own / 3, backward + own * 2 / 3, share * (2 * blocks + attention)
     )
+
+
+def rounded_work(s: TrainingSetup) -> float:
+    """FLOP per token of the products that run in 8 bit: those of the blocks' frozen matrices."""
+    if s.quantisation not in EIGHT_BIT_PRODUCTS.values():
+        return 0.0
+    _, blocks = matrix_parameters(s.architecture)
+    return (4.0 + 2.0 * s.checkpointed_layers / s.architecture.n_layers) * blocks
+
+
+def rounding_traffic(s: TrainingSetup) -> float:
+    """Bytes per token for rounding the operands of 8-bit products (read, largest value, write), and for
+    int8's sums (int32 written and read, result written); by hand count of train/eightbit.py."""
+    if s.quantisation not in EIGHT_BIT_PRODUCTS.values():
+        return 0.0
+    sums = 10.0 if s.quantisation == "int8_mm" else 0.0
+    again = s.checkpointed_layers / s.architecture.n_layers
+    per_layer = sum(
+        ((5.0 * x.n_in + sums * x.n_out) * (1 + again) + 5.0 * x.n_out + sums * x.n_in) * x.active
+        for x in shape.linears(s.architecture)
+    )
+    return per_layer * s.architecture.n_layers
+
+
+def eight_bit_gain(s: TrainingSetup, gpu: Gpu) -> float:
+    """How much higher the card's 8-bit rate is than its bf16 rate; 1 where the catalog has none."""
+    rate = gpu.tflops_fp8 if s.quantisation == "fp8" else gpu.tops_int8
+    if rate is None or gpu.tflops_bf16 is None:
+        return 1.0
+    return rate.value / gpu.tflops_bf16.value
 
 
 def training_traffic(s: TrainingSetup) -> float:

@@ -27,6 +27,7 @@ COARSENESS: dict[Quantisation, int] = {
     "none": 0,
     "int8": 1,
     "fp8": 1,
+    "int8_mm": 1,
     "nf4_dq": 2,
     "nf4": 2,
     "mxfp4": 2,

@@ -312,7 +312,7 @@ def _served_format(base: Subject, quantisation: str | None) -> Chosen:
                 "H174",
                 say("mxfp4 is the format of gpt-oss's experts; this model has none in it."),
                 where="--quantisation",
-                next_step=say("Choose nf4, int8, fp8 or none."),
+                next_step=say("Choose nf4, int8, fp8, int8_mm or none."),
             )
         return by_user(stored)
     if base.architecture.family == "gpt_oss":

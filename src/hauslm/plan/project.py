@@ -12,7 +12,14 @@ from typing import Any, Literal
 
 from hauslm.base.errors import UsageError
 from hauslm.base.words import say
-from hauslm.estimate.setup import Method, Quantisation, TrainingSetup
+from hauslm.estimate import shape
+from hauslm.estimate.setup import (
+    EIGHT_BIT_PRODUCTS,
+    Method,
+    Quantisation,
+    TrainingSetup,
+    eight_bit_format,
+)
 from hauslm.estimate.shape import Targets
 from hauslm.plan import values
 from hauslm.plan.choose import Grid, Point
@@ -116,6 +123,11 @@ class Wanted:
             "nf4": [("qlora", "nf4_dq")],
             "int8": [("qlora", "int8")],
         }
+        asked, small = training.base_precision, self.eight_bit()
+        if small is not None and stored in ("auto", "none"):
+            if asked != "auto":
+                return [("lora", small)]
+            by_name["none"].append(("lora", small))
         if stored != "auto":
             return by_name[stored]
         if training.method == "lora" or self.machine.is_cpu:
@@ -136,6 +148,7 @@ class Wanted:
             base_dtype=base_dtype,
             quantisation=quantisation,
             rank=adapter["r"],
+            trained_whole=0 if full else self._trained_whole(adapter.get("modules_to_save", ())),
             targets=self.targets,
             dora=dora and not full,
             dropout=0.0 if full else adapter["lora_dropout"],
@@ -147,6 +160,31 @@ class Wanted:
             ranks=self.machine.count,
             sharding="ddp" if self.machine.count > 1 else "none",
         )
+
+    def _trained_whole(self, names: Sequence[str]) -> int:
+        """Parameters of the modules that are trained whole; those of unknown name count as nothing, and
+        training refuses names that the base does not have."""
+        a = self.base.architecture
+        sizes = {x.name: x.parameters * a.n_layers for x in shape.linears(a)}
+        sizes |= {
+            "lm_head": a.vocab_size * a.hidden_size,
+            "embed_tokens": a.vocab_size * a.hidden_size,
+        }
+        return sum(sizes.get(name, 0) for name in names)
+
+    def eight_bit(self) -> Quantisation | None:
+        """The 8-bit products that training.base_precision asks for, or allows on this machine."""
+        asked = self.scenario.training.base_precision
+        if asked == "full":
+            return None
+        if asked == "auto":
+            gpu = self.machine.gpu
+            found = gpu.compute_capability if gpu is not None else None
+            if gpu is not None and not found:
+                return None
+            parts = tuple(int(part) for part in found.split(".")) if found else None
+            asked = eight_bit_format((parts[0], parts[1]) if parts else None)
+        return EIGHT_BIT_PRODUCTS.get(asked)
 
     def precision(self) -> str:
         asked = self.scenario.training.precision
@@ -182,6 +220,7 @@ class Wanted:
             "method": self._method_reason(chosen, found),
             "quantisation": self._quantisation_reason(chosen),
             "precision": self._precision_reason(),
+            "base_precision": self._base_precision(chosen, found),
             "seq_len": self._length(s.seq_len),
             "micro_batch_size": self._micro_reason(chosen),
             "gradient_accumulation_steps": self._accumulation_reason(s),
@@ -202,6 +241,8 @@ class Wanted:
             return by_user(method)
         if self.scenario.model.quantisation != "auto":
             return Chosen(method, say("Follows from the base format that you gave."))
+        if chosen.setup.quantisation in EIGHT_BIT_PRODUCTS.values():
+            return Chosen(method, say("LoRA beside a base that is multiplied in 8 bit."))
         if method == "lora":
             return Chosen(
                 method, say("The base fits unrounded; rounding it would gain little speed.")
@@ -218,6 +259,8 @@ class Wanted:
 
     def _quantisation_reason(self, chosen: Point) -> Chosen:
         value = stored_as(chosen.setup.quantisation)
+        if value in EIGHT_BIT_PRODUCTS.values():
+            return Chosen("none", say("The files stay; base_precision rounds the base in memory."))
         if self.scenario.model.quantisation != "auto":
             return by_user(value)
         reasons = {
@@ -228,6 +271,29 @@ class Wanted:
             "int8": say("8 bit: half the size, ten times closer to the original than 4 bit."),
         }
         return Chosen(value, reasons[value])
+
+    def _base_precision(self, chosen: Point, found: Sequence[Point]) -> Chosen:
+        """full, int8 or fp8, as training.base_precision names them."""
+        asked, stored = self.scenario.training.base_precision, chosen.setup.quantisation
+        value = next((k for k, v in EIGHT_BIT_PRODUCTS.items() if v == stored), "full")
+        if asked != "auto":
+            if "base_precision" in self.scenario.training.model_fields_set:
+                return by_user(value)
+            return Chosen(value, say("8-bit products are only used when asked for."))
+        if value == "full":
+            return Chosen(
+                value, say("8-bit products would gain too little here, or cannot be had.")
+            )
+        others = [p for p in found if p.setup.quantisation != stored and p.fits_with_margin]
+        if not others:
+            return Chosen(
+                value, say("Nothing else fits; its accuracy is measured before training.")
+            )
+        return Chosen(
+            value,
+            say("{factor:.2f} times as fast as the next best base; its accuracy is measured before training.",
+                factor=chosen.tokens_per_second / max(p.tokens_per_second for p in others)),
+        )  # fmt: skip
 
     def _precision_reason(self) -> Chosen:
         value = self.precision()

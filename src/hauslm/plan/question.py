@@ -41,6 +41,7 @@ FORMATS: Mapping[str, Quantisation] = {
     "nf4_single": "nf4",
     "int8": "int8",
     "fp8": "fp8",
+    "int8_mm": "int8_mm",
     "mxfp4": "mxfp4",
 }
 ATTENTIONS: Mapping[str, Attention] = {
@@ -57,10 +58,10 @@ KV_BYTES: Mapping[str, float] = {"16bit": 2.0, "8bit": 1.0, "4bit": 0.5 + 4 / 64
 # step of LoRA holds: they differ in how A and B start (pissa, olora, eva, loftq), in the factor
 # (rslora) or in the step sizes (lora_plus). Sources: the papers named in train/adapters/.
 VARIANTS: Mapping[str, tuple[str, ...]] = {
-    "lora": ("none", "nf4", "int8", "fp8"),
-    "rslora": ("none", "nf4", "int8", "fp8"),
-    "lora_plus": ("none", "nf4", "int8", "fp8"),
-    "eva": ("none", "nf4", "int8"),
+    "lora": ("none", "nf4", "int8", "fp8", "int8_mm"),
+    "rslora": ("none", "nf4", "int8", "fp8", "int8_mm"),
+    "lora_plus": ("none", "nf4", "int8", "fp8", "int8_mm"),
+    "eva": ("none", "nf4", "int8", "fp8", "int8_mm"),
     "dora": ("none", "nf4"),
     "pissa": ("none",),
     "olora": ("none",),

@@ -247,13 +247,16 @@ def _shard(compute: Any, ranks: Ranks) -> list[str]:
     from torch.distributed.fsdp import fully_shard
 
     settings, layers = compute.settings, _layers(compute)
-    if settings.method == "full" or settings.quantisation != "none" or not layers:
+    stored = settings.quantisation
+    if stored == "none" and settings.base_precision != "full":
+        stored = settings.base_precision
+    if settings.method == "full" or stored != "none" or not layers:
         raise RefusedError(
             "H658",
             say(
                 "FSDP shards a frozen base of full precision with decoder layers; method {method}, quantisation {quantisation} is not that.",
                 method=settings.method,
-                quantisation=settings.quantisation,
+                quantisation=stored,
             ),
             next_step=say("Use --strategy ddp."),
         )

@@ -59,6 +59,7 @@ class Inputs:
     device: str
     versions: dict[str, str]
     identity: seal.Identity
+    planned_gib: float | None  # peak memory, by the plan; None: there is none for this device
     eur_per_hour: float | None  # what an hour of training costs, by the plan; None: it does not say
 
     @property
@@ -131,6 +132,7 @@ def read(
         device=device,
         versions=_versions(device),
         identity=identity,
+        planned_gib=_planned_gib(plan, device),
         eur_per_hour=_eur_per_hour(plan),
     )
 
@@ -156,6 +158,13 @@ def _check_template(base: BaseFolder, corpus: Corpus) -> None:
             "Put the file back, or run hauslm prepare again: serving uses what is there."
         ),
     )
+
+
+def _planned_gib(plan: Plan | None, device: str) -> float | None:
+    """The plan's peak, where it was made for this kind of device."""
+    if plan is None or plan.device is None or (plan.device.id == "cpu") != (device == "cpu"):
+        return None
+    return round(plan.memory.peak_gib.value, 3)
 
 
 def _eur_per_hour(plan: Plan | None) -> float | None:

@@ -19,7 +19,19 @@ from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
 from hauslm.records import Said
-from hauslm.train import adapters, distributed, model, presets, seal, signals, watch
+from hauslm.train import (
+    adapters,
+    distributed,
+    gate,
+    kernels,
+    limit,
+    model,
+    presets,
+    profile,
+    seal,
+    signals,
+    watch,
+)
 from hauslm.train.inputs import Inputs, Notices, plain_json
 from hauslm.train.meter import Energy, Meter, PeakMemory, figures_of
 from hauslm.train.reporters import Reporters
@@ -35,6 +47,8 @@ if TYPE_CHECKING:
 SAVE_SHARE = 50
 WRITE_SHARE = 2
 SHORTEST_SAVE_INTERVAL_S = 30.0
+# An unrounded base is measured on the device if this many times its size are free there.
+ROOM_FOR_GATE = 1.5
 
 
 @dataclass
@@ -86,6 +100,8 @@ class Leg:
         self.last_save = time.monotonic()
         self.last_held = 0.0  # seconds
         self.stopped_early = False
+        self.profiled = False
+        self.profile: profile.Profile | None = None
 
     # ------------------------------------------------------------ 2. where to begin
 
@@ -182,11 +198,13 @@ class Leg:
         self.memory = PeakMemory(given.device)
         self.memory.start()
         self.energy = Energy(given.device)
-        base = model.load_base(given.base.path, self.settings, given.device)
+        home = self._first_home()
+        base = model.load_base(given.base.path, self.settings, home)
         self.model: Any = model.attach(base, self.settings, given.base.path, given.base_name)
         model.checkpoint_layers(self.model, self.settings.checkpointed_layers)
         self.compute: Compute = Compute(self.model, self.settings, given.device)
         self.initial_sha256 = seal.tensors_sha256(model.trainable(self.model))
+        self.gate = self._round_base()
         if self.found is None and self.ancestor is None:
             self._show_first_rows()
         self.parameters = sum(p.numel() for p in model.trainable(self.model).values())
@@ -199,8 +217,49 @@ class Leg:
             self.ranks.must_agree(say("the adapter at the start"), values)
             sums = [f"{n}={v}" for n, v in watch.frozen_sums(self.model).items()]
             self.ranks.must_agree(say("the base in memory"), distributed.digest_of(sums))
+        if self.settings.compile:
+            kernels.compile_layers(self.compute.decoder)
         self.ranks.wrap(self.compute)
         self.frozen_before = watch.frozen_sums(self.model)
+
+    def _first_home(self) -> str:
+        """Where the base is loaded: on the device, or beside it if it will only fit there in 8 bit."""
+        device = self.inputs.device
+        if self.settings.base_precision == "full" or device == "cpu":
+            return device
+        import torch
+
+        free, _ = torch.cuda.mem_get_info()
+        wide = 4 if self.settings.precision == "float32" else 2
+        return device if free > ROOM_FOR_GATE * wide * self.inputs.facts.parameters else "cpu"
+
+    def _round_base(self) -> gate.Gate | None:
+        """The frozen base in 8 bit, if that is wanted and the base bears it (H618)."""
+        kind, store = self.settings.base_precision, self.inputs.store
+        if kind == "full":
+            return None
+        from hauslm.train import eightbit
+
+        eightbit.try_out(self.settings, self.inputs.device)
+        known = self.found.snapshot.state.get("gate") if self.found is not None else None
+        first = gate.first_examples(store, self.schedule.bins(0))
+        if known:  # a continued run: measured when it began
+            eightbit.round_base(self.model, kind, self.inputs.device)
+            return gate.Gate(**known)
+        before = gate.measure(self.compute, store, first)
+        done = eightbit.round_base(self.model, kind, self.inputs.device)
+        after = gate.measure(self.compute, store, first)
+        found = gate.compare(before, after, kind, done.layers, done.left)
+        self.notices.tell(
+            say(
+                "The frozen base is multiplied in {kind}: {layers} layers, loss off by {difference:.4f} nats on {tokens:,} of your tokens, which is accepted. What uses the adapter later takes the base unrounded.",
+                kind=kind,
+                layers=found.layers,
+                difference=abs(found.loss_difference),
+                tokens=found.tokens,
+            )
+        )
+        return found
 
     def _variant(self) -> adapters.Variant | None:
         if self.settings.method == "full":
@@ -250,6 +309,7 @@ class Leg:
         given = self.inputs
         first = [i for one in self.schedule.bins(0) for i in one]
         self.proof = prove(self.compute, given.store, first)
+        self.limit = limit.of(self.compute, self.ranks.world if self.ranks.several else 1)
         for sentence in self._advice():
             self.notices.tell(sentence)
 
@@ -357,6 +417,11 @@ class Leg:
     def begin(self, state: Any, optimizer: Any, scheduler: Any) -> None:
         """Trainer is ready: give it the state of the checkpoint."""
         self.optimizer, self.scheduler = optimizer, scheduler
+        if self.profiled:
+            rank = int(self.settings.adapter.get("r", 0))
+            vocabulary = int(self.compute.causal.config.get_text_config().vocab_size)
+            self.profile = profile.Profile(self.work, self.inputs.device, rank, vocabulary)
+            self.profile.begin()
         if self.found is None:
             return
         saved = self.found.snapshot
@@ -372,7 +437,7 @@ class Leg:
             self.stop.now()
         figures, total = self.trainer.figures, self.schedule.steps
         self.bitwise = self.bitwise and not self.trainer.halved
-        self.meter.step(figures.tokens, figures.labels, seconds)
+        self.meter.step(figures.tokens, figures.labels, seconds, figures.squares)
         self.losses.last = figures.loss
         if math.isnan(self.losses.first):
             self.losses.first = figures.loss
@@ -390,11 +455,20 @@ class Leg:
             "memory_gib": round(self.memory.now_gib(), 3),
             "remaining_seconds": round(self._remaining_seconds(), 1),
         }
+        if self.limit is not None:
+            read = figures.tokens, figures.labels, figures.squares
+            row["limit_share"] = round(self.limit.share(*read, seconds), 4)
+        if self.inputs.planned_gib is not None:
+            row["planned_gib"] = self.inputs.planned_gib
         if self.inputs.eur_per_hour is not None:
             # of the whole run: what it has cost and what is still to come, at the plan's rate
             hours = (row["seconds"] + row["remaining_seconds"]) / 3600
             row["cost_eur"] = round(hours * self.inputs.eur_per_hour, 4)
         last = step >= total
+        if self.profile is not None:
+            done = figures.tokens, figures.labels, figures.squares
+            work = self.limit.work(*done) if self.limit is not None else 0.0
+            self.profile.after_step(figures.tokens, work, self.limit, last)
         if self.rows and (step % self.validate_every == 0 or last):
             row["validation"] = self._validate(step)
             self._stop_early_if_due(step, last)
@@ -496,6 +570,7 @@ class Leg:
             "resumed_from": self.resumed_from,
             "started_from": self.started_from,
             "stopped_early": self.stopped_early,
+            "gate": self.gate.plain() if self.gate is not None else None,
         }
         self.writer.submit(seal.Snapshot(step, groups, state))
         self.last_save = time.monotonic()

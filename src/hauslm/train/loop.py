@@ -25,11 +25,13 @@ def train(
     progress: Progress,
     accept_change: bool = False,
     ranks: distributed.Ranks = distributed.ALONE,
+    profiled: bool = False,
 ) -> Run:
     """Train the adapter of `scenario` on the prepared examples in `folder`.
 
     `resume` continues from the newest sound checkpoint of this very run, if there is one;
     `accept_change` starts another run from its adapter when data, settings or base have changed.
+    `profiled`: where the time of the first steps goes is written to work/train/profile (profile.py).
     `ranks` is this process among several (distributed.py); rank 0 alone writes.
     SIGTERM and Ctrl-C seal a checkpoint and raise `Interrupted` (75).
 
@@ -55,6 +57,7 @@ def train(
             notices = inputs.Notices(told)
             given = inputs.read(scenario, folder, plan, corpus, notices)
             leg = Leg(given, folder, notices, told, stop, ranks)
+            leg.profiled = profiled
 
             # 2. Where to begin: at step 0 or at the newest sound checkpoint.
             leg.find_checkpoint(resume, accept_change)

@@ -34,6 +34,7 @@ class Meter:
         self._synced = 0.0
         self.tokens = int(state.get("tokens", 0))
         self.labels = int(state.get("labels", 0))
+        self.squares = float(state.get("squares", 0.0))  # of the documents' lengths
         self.step_seconds = float(state.get("step_seconds", 0.0))
         self._earlier_seconds = float(state.get("seconds", 0.0))
         self.leg_seconds = 0.0  # of the steps of this process
@@ -52,13 +53,15 @@ class Meter:
         return {
             "tokens": self.tokens,
             "labels": self.labels,
+            "squares": self.squares,
             "step_seconds": self.step_seconds,
             "seconds": self.seconds,
         }
 
-    def step(self, tokens: int, labels: int, seconds: float) -> None:
+    def step(self, tokens: int, labels: int, seconds: float, squares: float = 0.0) -> None:
         self.tokens += tokens
         self.labels += labels
+        self.squares += squares
         self.step_seconds += seconds
         self.leg_seconds += seconds
 
@@ -83,8 +86,10 @@ def _rows_up_to(path: Path, step: int) -> list[dict[str, Any]]:
 
 def figures_of(row: dict[str, Any], validation: float | None) -> dict[str, Any]:
     """What is shown beside the bar: from a row of metrics.jsonl, and the newest validation loss."""
-    keys = ("tokens_per_second", "memory_gib", "remaining_seconds", "cost_eur")
+    keys = ("tokens_per_second", "limit_share", "memory_gib", "remaining_seconds", "cost_eur")
     shown = {"loss": row.get("loss"), "validation": validation} | {k: row.get(k) for k in keys}
+    if row.get("planned_gib") is not None:
+        shown["memory_gib"] = (row["memory_gib"], row["planned_gib"])
     return {k: v for k, v in shown.items() if v is not None}
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hauslm.base.errors import MissingError, RefusedError
 from hauslm.base.files import disk_error, fsync_folder, sha256_file
 from hauslm.base.words import say
+from hauslm.train import kernels, whole
 
 if TYPE_CHECKING:
     import torch
@@ -126,6 +127,8 @@ def load_base(path: Path, settings: Settings, device: str) -> Any:
         # them is then impossible, and widths that are no multiple of 32 fail.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    if settings.liger:
+        kernels.use_liger(model)
     model.config.use_cache = False
     return model
 
@@ -161,10 +164,12 @@ def attach(model: nn.Module, settings: Settings, base_path: Path, base_id: str) 
     variant = adapters.find(settings.adapter["variant"])
     _check_variant(variant, settings)
     _check_targets(model, settings.adapter["target_modules"])
+    whole.check(model, settings)
     torch.manual_seed(settings.seed)
-    config = LoraConfig(**variant.config(settings.adapter))
+    config = LoraConfig(**variant.config(whole.in_layers(model, settings.adapter)))
     config.base_model_name_or_path = base_id
     adapted: nn.Module = get_peft_model(model, config)
+    whole.in_float32(adapted)
     variant.prepare(adapted, base_path)
     return adapted
 

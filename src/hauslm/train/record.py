@@ -87,6 +87,24 @@ def _saving(leg: Leg) -> dict[str, float]:
     }
 
 
+def _limit(leg: Leg) -> dict[str, Any] | None:
+    """Which share of the measured matmul peak the run reached; None where its work cannot be counted."""
+    limit, meter = leg.limit, leg.meter
+    if limit is None or not meter.step_seconds:
+        return None
+    return {
+        "share": round(
+            limit.share(meter.tokens, meter.labels, meter.squares, meter.step_seconds), 4
+        ),
+        "peak_gflops": round(limit.peak / 1e9, 1),
+        "number_format": limit.number_format,
+        "flop_per_token": round(
+            limit.work(meter.tokens, meter.labels, meter.squares) / max(1, meter.tokens)
+        ),
+        "formula": "4 x weights + 4 x head x labels + 12 x heads x head size x layers x length / 2",
+    }
+
+
 def _settings(leg: Leg) -> dict[str, Any]:
     """The values in force, what followed from them, and the reason for each chosen one."""
     settings, schedule = leg.inputs.settings, leg.inputs.schedule
@@ -97,6 +115,8 @@ def _settings(leg: Leg) -> dict[str, Any]:
     if leg.started_from:
         values["started_from"] = leg.started_from
     values["packing_proof"] = {"logits": leg.proof.logits, "loss": leg.proof.loss}
+    values["limit"] = _limit(leg)
+    values["gate"] = leg.gate.plain() if leg.gate is not None else None
     values["reasons"] = {
         name: Said.of(reason).model_dump(mode="json") for name, reason in settings.reasons.items()
     }

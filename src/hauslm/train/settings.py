@@ -13,7 +13,7 @@ from hauslm.base.errors import DataError, RefusedError, UsageError
 from hauslm.base.words import Sentence, say
 from hauslm.records import Plan, Setting
 from hauslm.scenario import Scenario
-from hauslm.train import presets
+from hauslm.train import kernels, presets
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Settings:
     method: str  # lora, qlora, full
     quantisation: str  # none, nf4, int8
     precision: str  # float32, bfloat16: number format of the frozen base and of the products
+    base_precision: str  # full: as precision says; int8, fp8: the frozen base's products in 8 bit
     adapter: dict[str, Any]  # r, lora_alpha, lora_dropout, target_modules, bias, task_type, variant
     seq_len: int
     micro_batch_size: int
@@ -42,6 +43,8 @@ class Settings:
     keep_checkpoints: int
     early_stopping_patience: int | None  # validations; None: never
     report_to: tuple[str, ...]
+    liger: bool
+    compile: bool
     reasons: dict[str, Sentence] = field(default_factory=dict, compare=False)
 
     @property
@@ -115,13 +118,17 @@ def resolve(scenario: Scenario, plan: Plan | None, facts: Facts) -> Settings:
     )
     _check_length(seq_len, facts)
     precision = chooser.choose("precision", training.precision, _precision(method, facts))
+    base_precision = _base_precision(scenario, chooser, facts, method, quantisation)
     advised = presets.learning_rate(facts.model_type, facts.hidden, facts.parameters, method)
     rate = float(chooser.choose("learning_rate", training.learning_rate, advised))
     micro, accumulation = _batch(training, chooser, facts, seq_len)
+    hours = plan.time.hours.value if plan is not None and training.compile == "auto" else None
+    liger, compiled = kernels.wanted(training.liger, training.compile, facts.device, hours)
     return Settings(
         method=method,
         quantisation=quantisation,
         precision=precision,
+        base_precision=base_precision,
         adapter=scenario.adapter.resolved() if method != "full" else {},
         seq_len=seq_len,
         micro_batch_size=micro,
@@ -141,6 +148,8 @@ def resolve(scenario: Scenario, plan: Plan | None, facts: Facts) -> Settings:
         keep_checkpoints=training.keep_checkpoints,
         early_stopping_patience=training.early_stopping_patience,
         report_to=tuple(training.report_to),
+        liger=liger,
+        compile=compiled,
         reasons=chooser.reasons,
     )
 
@@ -184,6 +193,25 @@ def _precision(method: str, facts: Facts) -> presets.Chosen:
             "bfloat16", say("This device multiplies bfloat16 faster than float32.")
         )
     return presets.Chosen("float32", say("This device has no fast bfloat16."))
+
+
+def _base_precision(
+    scenario: Scenario, chooser: _Chooser, facts: Facts, method: str, quantisation: str
+) -> str:
+    """full, int8 or fp8: the user's word, the plan's, or for `auto` without a plan what the device has."""
+    from hauslm.train.eightbit import choose
+
+    asked: str = scenario.training.base_precision
+    reason = say("Given in the project file.")
+    if "base_precision" not in scenario.training.model_fields_set:
+        reason = say("The base's products stay in the number format of the run.")
+    if asked == "auto":
+        planned = chooser.planned("base_precision")
+        reason = say("The format in which this device multiplies fastest.")
+        if planned is not None:
+            asked, reason = str(planned.value), _by_plan(planned)
+    chooser.reasons["base_precision"] = reason
+    return choose(asked, facts.device, method, quantisation, scenario.adapter.variant)
 
 
 def _check_length(seq_len: int, facts: Facts) -> None:

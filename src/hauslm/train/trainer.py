@@ -14,7 +14,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +25,7 @@ from transformers import Trainer, TrainerCallback
 from hauslm.base.errors import RefusedError
 from hauslm.base.words import Sentence, say
 from hauslm.data.pack import pack, unpacked
-from hauslm.train import attention, lean, loss, watch
+from hauslm.train import attention, lean, loss, profile, watch
 from hauslm.train.batches import Row, Steps, make_row, only, split_examples, stream_seed
 from hauslm.train.distributed import ALONE, Ranks
 
@@ -134,6 +134,7 @@ class StepFigures:
     gradient_norm: float
     tokens: int
     labels: int
+    squares: float = 0.0  # sum of the squared lengths of its documents
 
 
 class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
@@ -153,6 +154,7 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         super().__init__(model=compute.model, train_dataset=steps, data_collator=only, **kwargs)
         self.compute = compute
         self.store = store
+        self.lengths: list[int] = [int(n) for n in store.lengths()]
         self.notice = notice
         self.ranks = ranks
         self.micro_batch = micro_batch  # sequences per forward pass; below 1: parts of one
@@ -190,7 +192,9 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         model.train()
         while True:
             try:
-                self.figures = self._forward_backward(model, inputs["step"], inputs["bins"])
+                figures = self._forward_backward(model, inputs["step"], inputs["bins"])
+                squares = sum(self.lengths[i] ** 2 for one in inputs["bins"] for i in one)
+                self.figures = replace(figures, squares=squares)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not watch.is_out_of_memory(error):
@@ -219,7 +223,8 @@ class HouseTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         groups = split_examples(bins, self.micro_batch, settings.packing)
         if self.ranks.several:
             return self._with_others(model, step, groups)
-        rows = [make_row(self.store, group, device) for group in groups]
+        with torch.profiler.record_function(profile.ROWS_RANGE):
+            rows = [make_row(self.store, group, device) for group in groups]
         labels = sum(row.labels for row in rows)
         total = torch.zeros((), dtype=torch.float32, device=device)
         for place, row in enumerate(rows):

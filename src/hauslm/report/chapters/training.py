@@ -27,6 +27,7 @@ def write(w: Writer, run: Run) -> None:
             f"{_or_dash(w, loss.validation_first)} → {_or_dash(w, loss.validation)}",
         ),
         (w.t(say("Speed")), w.quantity(run.tokens_per_second)),
+        *_limit(w, run),
         (w.t(say("Peak memory")), w.quantity(run.peak_memory_gib, ".2f")),
         (
             w.t(say("Adapter")),
@@ -49,6 +50,20 @@ def write(w: Writer, run: Run) -> None:
         )
     for notice in run.notices:
         w.callout("note", notice)
+
+
+def _limit(w: Writer, run: Run) -> list[tuple[str, str]]:
+    """How much of the measured matmul peak the run reached."""
+    found = run.settings.get("limit")
+    if not found:
+        return []
+    text = say(
+        "{share:.0%} of the {peak:,.0f} GFLOP/s that this machine multiplies in {format}, measured at the start",
+        share=found["share"],
+        peak=found["peak_gflops"],
+        format=found["number_format"],
+    )
+    return [(w.t(say("Share of what the machine could do")), w.t(text))]
 
 
 def _or_dash(w: Writer, value: float | None) -> str:

@@ -4,6 +4,7 @@ A variant module offers
     NAME            its name in `adapter.variant`
     WHEN            one line: when to use it
     BASES           how the frozen base may be stored: none, nf4, int8
+    EIGHT_BIT       may be true: it also works on a base in 8 bit (eightbit.py)
     config(values)  keyword arguments of PEFT's LoraConfig, from `AdapterSection.resolved()`
     extra_parameters(inputs, outputs, rank)   trained parameters of a module beyond LoRA's r (in + out)
 and, where it needs them,

@@ -18,6 +18,7 @@ WHEN = N_(
     "When the documents differ much from the base's texts: the adapter starts where they vary most."
 )
 BASES = ("none", "nf4", "int8")
+EIGHT_BIT = True
 
 
 def config(values: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hauslm.train.adapters import plain_config
 NAME = "lora"
 WHEN = N_("The default: the best known, the fastest, and every tool reads it.")
 BASES = ("none", "nf4", "int8")
+EIGHT_BIT = True
 
 
 def config(values: dict[str, Any]) -> dict[str, Any]:

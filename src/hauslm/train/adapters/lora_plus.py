@@ -14,6 +14,7 @@ from hauslm.train.adapters import plain_config
 NAME = "lora_plus"
 WHEN = N_("When a run learns too slowly: B takes steps 16 times as large as A.")
 BASES = ("none", "nf4", "int8")
+EIGHT_BIT = True
 RATIO = 16.0
 
 

@@ -10,6 +10,7 @@ from hauslm.train.adapters import plain_config
 NAME = "rslora"
 WHEN = N_("For high ranks (64 and more), where plain scaling lets additional rank go to waste.")
 BASES = ("none", "nf4", "int8")
+EIGHT_BIT = True
 
 
 def config(values: dict[str, Any]) -> dict[str, Any]:
