@@ -79,7 +79,9 @@ class Document(TypedDict):
 # ---------------------------------------------------------------- documents
 
 
-def _articles(folder: Path, generator: np.random.Generator) -> tuple[list[list[tuple[str, str]]], str]:
+def articles(
+    folder: Path, generator: np.random.Generator
+) -> tuple[list[list[tuple[str, str]]], str]:
     """Groups of (prompt, text) pairs, one group per article, and what they are."""
     from hauslm import embedded
 
@@ -120,7 +122,7 @@ def tokenised(folder: Path, tokens: int) -> dict[str, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(embedded.MODEL, local_files_only=True)
     generator = np.random.default_rng(0)
-    groups, name = _articles(folder, generator)
+    groups, name = articles(folder, generator)
     found: list[Document] = []
     for group in groups:
         for prompt, text in group:
@@ -152,15 +154,23 @@ def base_folder(name: str, folder: Path) -> Path:
 
     if name == "embedded":
         return embedded.MODEL
+    return random_mistral(MISTRAL_30M, folder)
+
+
+def random_mistral(shape: dict[str, int], folder: Path, dtype: str = "bfloat16") -> Path:
+    """A random Mistral of that shape with the embedded tokenizer, as a local folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig
+
+    from hauslm import embedded
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(embedded.MODEL, local_files_only=True)
     own = json.loads((embedded.MODEL / "config.json").read_text(encoding="utf-8"))
     kept = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "sliding_window")
-    config = MistralConfig(**MISTRAL_30M, **{k: own[k] for k in kept}, max_position_embeddings=4096)
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    config = MistralConfig(**shape, **{k: own[k] for k in kept}, max_position_embeddings=4096)
+    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -217,7 +227,7 @@ def plain(documents: dict[str, Any], base: Path, folder: Path, *, full: bool) ->
         TrainingArguments,
     )
 
-    before = _rss_gib()
+    before = rss_gib()
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     model = get_peft_model(
@@ -252,7 +262,7 @@ def trl(documents: dict[str, Any], base: Path, folder: Path, *, packing: bool) -
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    before = _rss_gib()
+    before = rss_gib()
     torch.manual_seed(0)
     per_pass = 1 if packing else DOCUMENTS_PER_PASS
     per_step = _rows_per_step(documents) if packing else DOCUMENTS_PER_STEP
@@ -336,7 +346,7 @@ def ours(documents: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
         tokens=none,
         fingerprint="benchmark",
     )
-    before = _rss_gib()
+    before = rss_gib()
     run = train(scenario, project, plan=None, corpus=corpus, progress=Silent())
     lines = (project.work / "train" / "metrics.jsonl").read_text().splitlines()
     cpu = sum(json.loads(line).get("cpu_seconds", 0.0) for line in lines)
@@ -349,7 +359,7 @@ def ours(documents: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def _rss_gib() -> float:
+def rss_gib() -> float:
     """Resident memory now."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS:"):
@@ -462,7 +472,16 @@ def _in_child(
     python: str, name: str, file: Path, base: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """One run of one contender in a process of its own."""
-    command = [python, __file__, "--one", name, "--documents", str(file), "--base-folder", str(base)]
+    command = [
+        python,
+        __file__,
+        "--one",
+        name,
+        "--documents",
+        str(file),
+        "--base-folder",
+        str(base),
+    ]
     command += ["--threads", str(arguments.threads)]
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",  # for all: threads that spin measure the neighbours
@@ -478,6 +497,32 @@ def _in_child(
         sys.exit(f"{name} failed:\n{child.stderr.decode()[-3000:]}")
     row: dict[str, Any] = json.loads(child.stdout.decode().splitlines()[-1])
     return row
+
+
+def profile(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Share of each operator's own time in a whole run of ours, the ten largest and the rest."""
+    from hauslm.train import threads
+
+    threads.settle()
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    documents = tokenised(arguments.data, arguments.tokens)
+    with tempfile.TemporaryDirectory() as temporary:
+        base = base_folder(arguments.base, Path(temporary) / "base")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+            ours(documents, base, Path(temporary) / "project")
+    own = {e.key: e.self_cpu_time_total for e in profiled.key_averages()}
+    # Trainer and the loader put spans of their own around the operators; what is in them is no operator.
+    own = {k: v for k, v in own.items() if k.startswith(("aten::", "_FrozenHead"))}
+    total = sum(own.values())
+    largest = sorted(own, key=lambda k: -own[k])[:10]
+    shares = {k: own[k] / total for k in largest}
+    return {
+        "machine": machine(arguments.threads),
+        "base": arguments.base,
+        "operators": shares | {"all others": 1 - sum(shares.values())},
+    }
 
 
 def summary(rows: list[dict[str, Any]], our_rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -568,6 +613,9 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--trl-python", type=Path, help="interpreter of an environment with TRL")
     parser.add_argument("--lock", type=Path, help="file that is locked while a contender runs")
+    parser.add_argument(
+        "--profile", action="store_true", help="where a run of ours spends its time"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--documents", type=Path, help=argparse.SUPPRESS)
@@ -579,8 +627,8 @@ def main() -> None:
         return
     if "ours" not in arguments.contenders:
         parser.error("ours must be among the contenders")
-    result = compare(arguments)
-    print(text(result))
+    result = profile(arguments) if arguments.profile else compare(arguments)
+    print(json.dumps(result["operators"], indent=1) if arguments.profile else text(result))
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -92,17 +92,19 @@ def _each(
     dropout: float,
     window: int | None,
 ) -> torch.Tensor:
-    """One SDPA call per document."""
+    """One SDPA call per document. Split, not sliced: the gradient of a slice is a row of zeros per document."""
     parts = []
     grouped = query.shape[1] != key.shape[1]
-    for start, end in pairwise(documents.bounds):
-        band = _band(end - start, window, query.device)
-        wide = end - start <= FLOAT32_UP_TO and query.device.type == "cpu"
-        own_type = torch.float32 if wide else query.dtype
+    lengths = [end - start for start, end in pairwise(documents.bounds)]
+    split = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
+    for length, *piece in zip(lengths, *split, strict=True):
+        band = _band(length, window, query.device)
+        wide = length <= FLOAT32_UP_TO and query.device.type == "cpu"
+        q, k, v = (tensor.to(torch.float32 if wide else tensor.dtype) for tensor in piece)
         out_1HLD = scaled_dot_product_attention(  # noqa: N806
-            query[:, :, start:end].to(own_type),
-            key[:, :, start:end].to(own_type),
-            value[:, :, start:end].to(own_type),
+            q,
+            k,
+            v,
             attn_mask=band,
             dropout_p=dropout,
             is_causal=band is None,
