@@ -436,36 +436,62 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     documents = tokenised(arguments.data, arguments.tokens)
     lengths = [len(d["input_ids"]) for d in documents["train"]]
     counted = sum(x != -100 for d in documents["train"] for x in d["labels"])
-    rows: dict[str, list[dict[str, Any]]] = {n: [] for n in names}
+    about = {
+        "name": documents["name"],
+        "count": len(lengths),
+        "tokens": sum(lengths),
+        "labels": counted,
+        "length_quartiles": [float(q) for q in np.quantile(lengths, [0, 0.25, 0.5, 0.75, 1])],
+        "seq_len": SEQ_LEN,
+        "per_step": DOCUMENTS_PER_STEP,
+    }
+    rows = _earlier(arguments, about, names)
+    result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "documents.json"
         file.write_text(json.dumps(documents))
         base = base_folder(arguments.base, Path(temporary) / "base")
-        for _ in range(arguments.rounds):
-            for name in names:
-                python = pythons[name] or sys.executable
-                row = _in_child(python, name, file, base, arguments)
-                rows[name].append(row)
-                print(f"{name}: {row['tokens_per_second']:,.0f} tokens/s", file=sys.stderr)
         untrained = validation_loss(documents, base, None)
-    return {
-        "machine": machine(arguments.threads, arguments.trl_python),
-        "base": arguments.base,
-        "documents": {
-            "name": documents["name"],
-            "count": len(lengths),
-            "tokens": sum(lengths),
-            "labels": counted,
-            "length_quartiles": [float(q) for q in np.quantile(lengths, [0, 0.25, 0.5, 0.75, 1])],
-            "seq_len": SEQ_LEN,
-            "per_step": DOCUMENTS_PER_STEP,
-        },
-        "rounds": arguments.rounds,
-        "untrained_validation_loss": untrained,
-        "contenders": {n: summary(r, rows["ours"]) for n, r in rows.items()},
-        "absent": {n: "TRL is not installed" for n in arguments.contenders if n not in names}
-        | NOT_TRIED,
-    }
+        for _ in range(arguments.rounds):
+            this = {}
+            for name in names:
+                this[name] = _in_child(pythons[name] or sys.executable, name, file, base, arguments)
+                print(f"{name}: {this[name]['tokens_per_second']:,.0f} tokens/s", file=sys.stderr)
+            for name in names:
+                rows[name].append(this[name])
+            result = {
+                "machine": machine(arguments.threads, arguments.trl_python),
+                "base": arguments.base,
+                "documents": about,
+                "rounds": len(rows["ours"]),
+                "untrained_validation_loss": untrained,
+                "contenders": {n: summary(r, rows["ours"]) for n, r in rows.items()},
+                "absent": {
+                    n: "TRL is not installed" for n in arguments.contenders if n not in names
+                }
+                | NOT_TRIED,
+                "rows": rows,
+            }
+            _keep(arguments.json, result)  # after every round: a long comparison may be cut short
+    return result
+
+
+def _earlier(
+    arguments: argparse.Namespace, about: dict[str, Any], names: list[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """The rounds that `--add` continues: those of the same documents and contenders, else none."""
+    if arguments.add and arguments.json and arguments.json.is_file():
+        found = json.loads(arguments.json.read_text(encoding="utf-8"))
+        if found["documents"] == about and list(found["rows"]) == names:
+            rows: dict[str, list[dict[str, Any]]] = found["rows"]
+            return rows
+    return {n: [] for n in names}
+
+
+def _keep(path: Path | None, result: dict[str, Any]) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def _in_child(
@@ -616,6 +642,7 @@ def main() -> None:
     parser.add_argument(
         "--profile", action="store_true", help="where a run of ours spends its time"
     )
+    parser.add_argument("--add", action="store_true", help="further rounds to those in --json")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--documents", type=Path, help=argparse.SUPPRESS)
@@ -629,9 +656,7 @@ def main() -> None:
         parser.error("ours must be among the contenders")
     result = profile(arguments) if arguments.profile else compare(arguments)
     print(json.dumps(result["operators"], indent=1) if arguments.profile else text(result))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    _keep(arguments.json, result)
 
 
 if __name__ == "__main__":
