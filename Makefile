@@ -71,8 +71,19 @@ docs: install
 	$(BIN)/python scripts/docs.py build
 	@echo "== build/docs/html/en/index.html, build/docs/html/de/index.html"
 
+# The CPU tables of docs/performance.md. TRL is compared with where TRL_PYTHON=/path/to/python has it; the corpus is
+# ../shared/data where it is there. About half an hour on two quiet cores.
+TRL_PYTHON ?=
+BENCH := $(BIN)/python benchmarks/train_cpu.py $(if $(TRL_PYTHON),--trl-python $(TRL_PYTHON))
+RESULTS := benchmarks/results
+
 bench: install
-	$(BIN)/python benchmarks/train_cpu.py
+	$(BENCH) --base embedded --json $(RESULTS)/train_cpu_embedded.json
+	$(BENCH) --base mistral-30m --tokens 5000 --json $(RESULTS)/train_cpu_mistral-30m.json
+	$(BENCH) --profile --json $(RESULTS)/train_profile.json
+	$(BIN)/python benchmarks/scaling.py --json $(RESULTS)/scaling.json
+	$(BIN)/python benchmarks/train_time.py --json $(RESULTS)/train_time.json
+	$(BIN)/python scripts/performance.py page
 
 # Maintainers only: needs uv. torch is left out on purpose (see the top of this file).
 lock:

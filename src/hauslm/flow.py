@@ -39,8 +39,8 @@ if TYPE_CHECKING:  # records and scenario need pydantic; annotations do not
         Privacy,
         Record,
         Run,
-        Sweep,
         Said,
+        Sweep,
     )
     from hauslm.scenario import Scenario
 

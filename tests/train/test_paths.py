@@ -73,6 +73,45 @@ def test_gradients_of_packed_attention(tmp_path: Path) -> None:
     torch.testing.assert_close(weight.grad, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("longest", [0, 512], ids=["bfloat16", "float32"])
+def test_short_bfloat16_documents_attend_no_less_exactly(
+    monkeypatch: pytest.MonkeyPatch, longest: int
+) -> None:
+    """Outputs and gradients of bfloat16 rows lie near those of float32, whichever way short ones go."""
+    monkeypatch.setattr(attention, "FLOAT32_UP_TO", longest)
+    torch.manual_seed(5)
+    whole = [torch.randn(1, heads, sum(LENGTHS), 16) for heads in (4, 2, 2)]
+    outer = torch.randn(1, sum(LENGTHS), 4, 16)
+
+    def outcome(dtype: torch.dtype) -> list[torch.Tensor]:
+        inputs = [t.to(dtype).requires_grad_() for t in whole]
+        out, _ = attention.attend(
+            nn.Identity(), *inputs, None, documents=attention.Documents.of(LENGTHS)
+        )
+        assert out.dtype == dtype
+        out.backward(outer.to(dtype))
+        return [out.detach().float(), *(t.grad.float() for t in inputs)]
+
+    for ours, exact in zip(outcome(torch.bfloat16), outcome(torch.float32), strict=True):
+        assert (ours - exact).norm() <= 0.01 * exact.norm()
+
+
+def test_short_documents_leave_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast way is taken: up to FLOAT32_UP_TO tokens torch's attention sees float32."""
+    seen = []
+    real = attention.scaled_dot_product_attention
+
+    def looking(q: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        seen.append((q.shape[2], q.dtype))
+        return real(q, *rest, **more)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", looking)
+    lengths = (attention.FLOAT32_UP_TO, attention.FLOAT32_UP_TO + 1)
+    row = [torch.randn(1, 2, sum(lengths), 8, dtype=torch.bfloat16) for _ in range(3)]
+    attention.attend(nn.Identity(), *row, None, documents=attention.Documents.of(lengths))
+    assert seen == [(lengths[0], torch.float32), (lengths[1], torch.bfloat16)]
+
+
 @given(
     rows=strategies.integers(1, 40),
     chunk=strategies.integers(1, 50),

@@ -7,8 +7,9 @@ else, one of them is often not running, and the others burn the very processor i
 
 On a processor oneDNN and torch's wrapper around it keep a thousand compiled kernels each, with their
 workspace, one for every shape they met. Packed documents never have the same shape twice: a run of 12
-steps of the embedded model grew to 2.0 GiB and went on growing; with eight of each it stays at 0.8, which
-is what the plan predicts. Whether that costs speed was not measured on a quiet machine.
+steps of the embedded model grew to 2.0 GiB and went on growing. The layers of one row share their shapes,
+about thirty of them, so thirty-two of each are enough: per second of processor time 8, 32, 128 kept gave
+1,732, 2,104, 2,035 tokens (embedded model, bfloat16, rows of 2,048 tokens) at 0.78, 0.92, 0.92 GiB.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Mapping
 
 SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE"}
-FORGETTING = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8", "LRU_CACHE_CAPACITY": "8"}
+FORGETTING = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
 WAITING = SLEEPING | FORGETTING
 
 
