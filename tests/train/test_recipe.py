@@ -48,14 +48,18 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lab, with dropout, unpacked": ({"packing": False}, {"lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}),
     "stops at the best step": ({"max_steps": 60, "learning_rate": 0.05, "validate_every_steps": 5, "early_stopping_patience": None}, {}),
     "eva": ({}, {"variant": "eva"}),
+    "head trained whole, one layer, bfloat16": (
+        {"precision": "bfloat16"},
+        {"modules_to_save": ["lm_head"], "layers_to_transform": [1]},
+    ),
     "lora_plus": ({"activation_checkpointing": "on"}, {"variant": "lora_plus"}),
     "dora": ({}, {"variant": "dora"}),
     "rslora": ({"weight_decay": 0.1}, {"variant": "rslora", "lora_dropout": 0.1}),
 }  # fmt: skip
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in list(SAME)[3:]]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in list(SAME)[4:]]
 
 
-@pytest.mark.parametrize("case", [*list(SAME)[:3], *SLOW])
+@pytest.mark.parametrize("case", [*list(SAME)[:4], *SLOW])
 def test_the_script_gives_the_run_s_adapter_bit_for_bit(case: str, tmp_path: Path) -> None:
     project = Project(tmp_path)
     training, adapter = SAME[case]
@@ -153,6 +157,9 @@ def test_what_cannot_be_repeated_is_said(tmp_path: Path) -> None:
     assert "went on from the adapter of" in notes
     plain = json.loads(recipe(project.folder, run, tmp_path / "out").files[RECIPE])
     assert plain["data"]["prefix"].endswith("prepared/train")
+    rounded = run.model_copy(update={"settings": run.settings | {"base_precision": "int8"}})
+    notes = " ".join(str(n) for n in recipe(project.folder, rounded, tmp_path / "out").notes)
+    assert "multiplied in int8" in notes
     older = run.model_copy(update={"data": {}})
     notes = " ".join(str(n) for n in recipe(project.folder, older, tmp_path / "out").notes)
     assert "was not checked" in notes

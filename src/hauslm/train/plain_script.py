@@ -29,10 +29,14 @@ from typing import Any
 
 # Threads that wait by spinning cost a busy machine several times the work; read when torch starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Compiled kernels kept for shapes that hardly come again fill the memory.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "32")
 
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from peft.utils.other import ModulesToSaveWrapper
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, get_scheduler
@@ -207,9 +211,25 @@ def attach(model: Any, recipe: dict[str, Any], start: Path) -> Any:
     """The adapter with the run's own start values."""
     torch.manual_seed(recipe["settings"]["seed"])
     model = get_peft_model(model, LoraConfig(**recipe["lora"]))
+    whole_in_float32(model)
     if start.is_file():
         set_peft_model_state_dict(model, load_file(start))
     return model
+
+
+def whole_in_float32(model: Any) -> None:
+    """Modules that are trained whole keep float32 values: a small update is lost in bfloat16."""
+
+    def inwards(module: Any, given: Any) -> Any:
+        return tuple(x.float() if torch.is_floating_point(x) else x for x in given)
+
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            dtype = next(module.original_module.parameters()).dtype
+            for copy in module.modules_to_save.values() if dtype != torch.float32 else ():
+                copy.float()
+                copy.register_forward_pre_hook(inwards)
+                copy.register_forward_hook(lambda _, __, out, dtype=dtype: out.to(dtype))
 
 
 def save(model: Any, out: Path, start_folder: Path | None) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hauslm.base.errors import DataError, RefusedError
-from hauslm.base.files import ProjectFolder, canonical_json
+from hauslm.base.files import ProjectFolder, canonical_json, read_json
 from hauslm.base.words import Sentence, say
 from hauslm.records import Run
 
@@ -61,6 +61,9 @@ def recipe(folder: ProjectFolder, run: Run, target: Path) -> Recipe:
     variant = adapters.find(settings.adapter["variant"]) if settings.method != "full" else None
     config = dict(variant.config(settings.adapter)) if variant else {}
     config.pop("eva_config", None)
+    if config.get("layers_to_transform"):  # PEFT takes them with names only; the adapter has these
+        saved = read_json(folder.root / run.adapter.path / "adapter_config.json")
+        config["target_modules"] = saved["target_modules"]
     computed = variant is not None and variant.NAME in COMPUTED_STARTS
     if computed:
         config.pop("init_lora_weights", None)
@@ -183,11 +186,11 @@ def _notes(run: Run, settings: Settings) -> list[Sentence]:
                 name=run.settings["started_from"],
             )
         )
-    if settings.quantisation not in ("none", "nf4", "int8"):
+    if settings.base_precision != "full":
         notes.append(
             say(
-                "The base was held as {stored}, which is hauslm's own; the script multiplies in {precision}, so the adapter is near, not the same.",
-                stored=settings.quantisation,
+                "The base was multiplied in {stored}, by hauslm's own layers; the script multiplies in {precision}, so the adapter is near, not the same.",
+                stored=settings.base_precision,
                 precision=settings.precision,
             )
         )
