@@ -155,13 +155,13 @@ def tei_table(rows: str) -> str:
 def test_a_table_in_tei_keeps_rows_columns_and_caption(tmp_path: Path) -> None:
     """TEI spans cells with `rows` and `cols`, where HTML and JATS say rowspan and colspan."""
     rows = (
-        '<row role="label"><cell rows="2">Crop</cell><cell cols="2">Yield</cell></row>'
+        '<row role="label"><cell rows="2">Crop</cell><cell cols="2">Yield</cell><cell>Year</cell></row>'
         "<row><cell>dry</cell><cell>wet</cell></row>"
-        "<row><cell>Wheat</cell><cell>4.1</cell><cell>5.0 <hi>t/ha</hi></cell></row>"
+        "<row><cell>Wheat</cell><cell>4.1</cell><cell>5.0 <hi>t/ha</hi></cell><cell>2024</cell></row>"
         "<row><cell/></row>"
     )
     text = one(tmp_path, "a.xml", tei_table(rows)).text
-    lines = ["Crop | Yield", "Crop | dry | wet", "Wheat | 4.1 | 5.0 t/ha"]
+    lines = ["Crop | Yield |  | Year", "Crop | dry | wet", "Wheat | 4.1 | 5.0 t/ha | 2024"]
     assert "Yield by crop\n\n" + "\n".join(lines) in text
 
 

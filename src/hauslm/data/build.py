@@ -97,7 +97,7 @@ def examples_of_shard(job: Job, shard: Shard, split_of: Mapping[str, str]) -> di
             for document, one in zip(batch, encoded, strict=True):
                 lengths.append(len(one.ids))
                 characters += len(document.text)
-                control += int(tokenizer.neutral(document.text) != document.text)
+                control += int(tokenizer.spells_control(document.text))
                 if document.messages:
                     examples = chat_examples(document, tokenizer, job.seq_len)
                 elif job.use_text:

@@ -325,9 +325,25 @@ class Tokenizer:
     def neutral(self, text: str) -> str:
         """The text with every control-token spelling broken by a blank after its first character."""
         pattern = self._control_pattern
+        # The regular expression tries every place; a look for the few ways in which spellings begin
+        # costs a twentieth of it, and most texts hold none.
+        if pattern is None or not any(begin in text for begin in self._control_begins):
+            return text
+        return pattern.sub(lambda m: m.group(0)[0] + " " + m.group(0)[1:], text)
+
+    def spells_control(self, text: str) -> bool:
+        """Does the text hold the spelling of a control token?"""
+        pattern = self._control_pattern
         return (
-            pattern.sub(lambda m: m.group(0)[0] + " " + m.group(0)[1:], text) if pattern else text
+            pattern is not None
+            and any(begin in text for begin in self._control_begins)
+            and pattern.search(text) is not None
         )
+
+    @cached_property
+    def _control_begins(self) -> tuple[str, ...]:
+        """The first two characters of every control token's spelling."""
+        return tuple(sorted({t[:2] for t in self.special_tokens if len(t) > 1}))
 
     @cached_property
     def _control_pattern(self) -> re.Pattern[str] | None:
