@@ -96,7 +96,7 @@ def _each(
     parts = []
     grouped = query.shape[1] != key.shape[1]
     lengths = [end - start for start, end in pairwise(documents.bounds)]
-    split = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
+    split = (tensor.split_with_sizes(lengths, dim=2) for tensor in (query, key, value))
     for length, *piece in zip(lengths, *split, strict=True):
         band = _band(length, window, query.device)
         wide = length <= FLOAT32_UP_TO and query.device.type == "cpu"
