@@ -9,7 +9,8 @@ On a processor oneDNN and torch's wrapper around it keep a thousand compiled ker
 workspace, one for every shape they met. Packed documents never have the same shape twice: a run of 12
 steps of the embedded model grew to 2.0 GiB and went on growing. The layers of one row share their shapes,
 about thirty of them, so thirty-two of each are enough: per second of processor time 8, 32, 128 kept gave
-1,732, 2,104, 2,035 tokens (embedded model, bfloat16, rows of 2,048 tokens) at 0.78, 0.92, 0.92 GiB.
+1,732, 2,104, 2,035 tokens (embedded model, bfloat16, rows of 2,048 tokens) at 0.78, 0.92, 0.92 GiB; one run
+each, on a busy machine, so the first is told from the others and the others not from each other.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ NAME = "hauslm_documents"
 
 # torch's bfloat16 attention on a CPU without AMX calls a small product for every few rows: forward and
 # backward of a document of 32, 100, 250, 450, 1,024 tokens took 22, 19, 20, 27, 37 microseconds of
-# processor time per token, and 9, 9, 16, 25, 39 in float32, the casts included (AMD Zen 4, torch 2.13).
+# processor time per token, and 9, 9, 16, 25, 39 in float32, the casts included (AMD Zen 4, torch 2.13, the best of
+# four on a busy machine).
 # So short documents attend in float32, which is also the more exact of the two.
 FLOAT32_UP_TO = 512
 
@@ -96,7 +97,7 @@ def _each(
     parts = []
     grouped = query.shape[1] != key.shape[1]
     lengths = [end - start for start, end in pairwise(documents.bounds)]
-    split = (torch.split(tensor, lengths, dim=2) for tensor in (query, key, value))
+    split = (tensor.split_with_sizes(lengths, dim=2) for tensor in (query, key, value))
     for length, *piece in zip(lengths, *split, strict=True):
         band = _band(length, window, query.device)
         wide = length <= FLOAT32_UP_TO and query.device.type == "cpu"
