@@ -26,7 +26,7 @@ from hauslm.base.errors import DataError, HauslmError, MissingError
 from hauslm.base.files import ProjectFolder, canonical_json, read_json, sha256_bytes, write_json
 from hauslm.base.progress import Progress, Silent
 from hauslm.base.words import Sentence, as_text, say
-from hauslm.lm.workers import Cluster
+from hauslm.lm.workers import Cluster, load_ray, use_token
 from hauslm.records import Corpus, Plan, Said, Sweep, SweepTrial
 from hauslm.scenario import Scenario
 from hauslm.train.meter import METRICS
@@ -76,6 +76,8 @@ def sweep(
         trials = [
             _described(scenario, folder, plan, corpus, values, steps, every) for values in tried
         ]
+        use_token()
+        load_ray("tune")  # told before anything is started
         cluster = Cluster(scenario, cpus=max(parallel or 1, os.cpu_count() or 1))
         try:
             at_once = parallel or max(1, cluster.gpus)
@@ -108,7 +110,7 @@ def _own_settings(
             "H660",
             say("A sweep compares adapters on validation examples, and here are none."),
             where=str(folder.work / "prepared"),
-            next_step=say("Prepare more documents, or set documents: split."),
+            next_step=say("Prepare more documents; validation takes a share of them."),
         )
     settings = given.settings
     own = {
