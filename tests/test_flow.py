@@ -169,3 +169,24 @@ def test_a_misspelt_base_model_is_refused_with_the_nearest_names(
         flow.run_stage(flow.Project.load(tmp_path), stage)
     assert caught.value.code == "H120"
     assert "mistral-7b-v0.3" in str(caught.value.next_step)
+
+
+def test_articles_alone_are_analysed_by_the_base_without_any_training(tmp_path: Path) -> None:
+    """A project that names articles and has nothing to train on stopped at H301."""
+    import json
+
+    from hauslm import flow
+    from hauslm.embedded import MODEL
+
+    (tmp_path / "a.md").write_text(
+        "# Leather\n\nThe old leather shrank at 41 degrees on average.\n"
+    )
+    section = {"paths": ["a.md"], "template": "classification", "labels": ["methods", "results"]}
+    document = {"model": {"base": "embedded", "path": str(MODEL)}, "analysis": section}
+    (tmp_path / "hauslm.yaml").write_text(json.dumps(document))
+    record = flow.analyse(tmp_path)
+    assert (record.documents, record.failed) == (1, ())
+    assert record.model["adapter"] == ""
+    assert not (tmp_path / "records" / "decision.json").exists()
+    again = flow.analyse(tmp_path, part="1/1")
+    assert again.resumed and again.output.sha256 == record.output.sha256

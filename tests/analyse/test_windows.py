@@ -101,3 +101,20 @@ def test_quotes_are_verbatim_sentences() -> None:
     many = " ".join(f"Sentence number {i} is here." for i in range(50))
     thinned = quotable(many, Window("", 0, len(many)), 12, 60, 10)
     assert len(thinned) == 10 and thinned[0].startswith("Sentence number 0 ")
+
+
+def test_a_window_without_a_usable_sentence_still_has_something_to_quote() -> None:
+    """Tables, formulas, lists without a full stop: their quotes were '' and counted as not found."""
+    from hauslm.analyse.evidence import find_quote
+    from hauslm.analyse.windows import Window, quotable
+
+    table = " | ".join(f"row {i} 0.{i}" for i in range(200))
+    for text in (table, "x = y", "Short.", "word" * 300):
+        window = Window("", 0, len(text))
+        found = quotable(text, window, 12, 320, 64)
+        assert found and all(q in text and len(q) <= 320 for q in found)
+        for quote in found:
+            place = find_quote(quote, text, 0, len(text))
+            assert place.found == (len(quote) >= 12 or quote == text), quote
+    assert quotable("  \n ", Window("", 0, 4), 12, 320, 64) == []
+    assert not find_quote("Short.", "Short. And more of it.").found, "too short to prove anything"

@@ -15,7 +15,7 @@ from hauslm.report.blocks import Writer
 from hauslm.report.chapters import sweep as chapter
 from hauslm.train import sweep as room
 from hauslm.train.sweep import Grid
-from tests.train.conftest import Project, corpus_of
+from tests.train.conftest import Project, corpus_of, make_examples
 
 TRAINING = {
     "max_steps": 16, "seq_len": 64, "micro_batch_size": 2, "gradient_accumulation_steps": 2,
@@ -46,6 +46,11 @@ print("attempts", egress.attempts())
 """
 
 
+def learnable(project: Project) -> None:
+    """Random documents generalise to nothing: validation is on some of those that are trained on."""
+    project.prepare(make_examples(30), make_examples(6))
+
+
 def run(project: Project) -> tuple[Sweep, str]:
     found = subprocess.run(
         [sys.executable, "-c", CHILD, str(project.folder.root)],
@@ -58,6 +63,7 @@ def run(project: Project) -> tuple[Sweep, str]:
 
 @pytest.mark.slow
 def test_a_sweep_trains_for_real_stops_the_worse_half_and_resumes(project: Project) -> None:
+    learnable(project)
     document = {
         "model": {"base": "tiny", "path": "base"}, "training": TRAINING, "adapter": {"r": 4},
     }  # fmt: skip
@@ -129,3 +135,41 @@ def test_the_record_ranks_and_offers_and_the_page_shows_it() -> None:
     same = room._record([trial("own", 1.0), trial("other", 1.5)], OWN, 4, 2)
     assert same.best == same.own
     assert any("own settings are the best" in n.text for n in same.notices)
+
+
+def test_a_trial_trains_tells_each_validation_and_is_only_retold_afterwards(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Ray: what Tune would be told, to the end and where it stops a trial."""
+    told: list[tuple[int, float]] = []
+    monkeypatch.setattr(room, "_report", lambda step, loss: told.append((step, loss)))
+    learnable(project)
+    scenario = project.scenario(TRAINING | {"max_steps": 8}, {"r": 4})
+
+    def described(rate: float) -> dict[str, Any]:
+        values = OWN | {"learning_rate": rate, "r": 2}
+        return room._described(
+            scenario, project.folder, None, corpus_of(project.folder), values, 8, 2
+        )
+
+    one = described(0.01)
+    room.trial({"trial": json.dumps(one)})
+    assert [s for s, _ in told] == [2, 4, 6, 8] and told[-1][1] < told[0][1]
+    done = room._outcome(one)
+    assert (done.state, done.steps, done.r) == ("done", 8, 2)
+    assert done.history == tuple(told)
+    before, told[:] = list(told), []
+    room.trial({"trial": json.dumps(one)})
+    assert told == before, "nothing is trained again"
+
+    def stops(step: int, loss: float) -> None:
+        if step >= 4:
+            raise SystemExit(0)
+
+    monkeypatch.setattr(room, "_report", stops)
+    two = described(0.02)
+    assert two["name"] != one["name"]
+    with pytest.raises(SystemExit):
+        room.trial({"trial": json.dumps(two)})
+    stopped = room._outcome(two)
+    assert stopped.state == "stopped" and 4 <= stopped.steps < 8

@@ -7,6 +7,7 @@ elsewhere is used only if its address is given, and with a permit, since documen
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
 import shutil
@@ -27,11 +28,13 @@ STORE_BYTES = 256 << 20  # shared memory of a cluster of our own; what travels i
 ATTEMPTS = 3
 
 
-def load_ray() -> Any:
-    """The library, or H841 that says how to get it."""
+def load_ray(part: str = "") -> Any:
+    """The library (or its `part`, such as "tune"), or H841 that says how to get it."""
     os.environ.update(egress.SWITCHES)
     try:
-        import ray
+        ray = importlib.import_module("ray")
+        if part:
+            return importlib.import_module(f"ray.{part}")
     except ImportError as error:
         raise MissingError(
             "H841",
@@ -41,7 +44,7 @@ def load_ray() -> Any:
     return ray
 
 
-def _use_token() -> None:
+def use_token() -> None:
     """Connections of a cluster of our own need a token. Ray reads it once, when it is loaded."""
     if os.environ.get("RAY_AUTH_MODE") == "token" and os.environ.get("RAY_AUTH_TOKEN"):
         return
@@ -73,7 +76,7 @@ class Cluster:
             # Else Ray takes this machine's outward address, also where loopback was asked for.
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         if not address:
-            _use_token()
+            use_token()
         self.ray = load_ray()
         self._folder: Path | None = None
         options: dict[str, Any] = {

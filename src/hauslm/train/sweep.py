@@ -11,6 +11,7 @@ and the scheduler is told the earlier figures again. lora_alpha stays as the pro
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -26,7 +27,7 @@ from hauslm.base.errors import DataError, HauslmError, MissingError
 from hauslm.base.files import ProjectFolder, canonical_json, read_json, sha256_bytes, write_json
 from hauslm.base.progress import Progress, Silent
 from hauslm.base.words import Sentence, as_text, say
-from hauslm.lm.workers import Cluster
+from hauslm.lm.workers import Cluster, load_ray, use_token
 from hauslm.records import Corpus, Plan, Said, Sweep, SweepTrial
 from hauslm.scenario import Scenario
 from hauslm.train.meter import METRICS
@@ -64,7 +65,7 @@ def sweep(
     """Train the grid and compare. The project file is not changed: `offer` in the record is the text
     that one may put there.
 
-    Errors: H841 Ray is missing or does not start, H660 no validation examples or no trial that ended,
+    Errors: H841 Ray is missing or does not start, H668 no validation examples or no trial that ended,
     H410 a sweep that runs already, and those of training for the project's own settings.
     """
     progress = progress or Silent()
@@ -76,6 +77,8 @@ def sweep(
         trials = [
             _described(scenario, folder, plan, corpus, values, steps, every) for values in tried
         ]
+        use_token()
+        load_ray("tune")  # told before anything is started
         cluster = Cluster(scenario, cpus=max(parallel or 1, os.cpu_count() or 1))
         try:
             at_once = parallel or max(1, cluster.gpus)
@@ -105,10 +108,10 @@ def _own_settings(
     )
     if given.validation_store is None or given.settings.method == "full":
         raise DataError(
-            "H660",
+            "H668",
             say("A sweep compares adapters on validation examples, and here are none."),
             where=str(folder.work / "prepared"),
-            next_step=say("Prepare more documents, or set documents: split."),
+            next_step=say("Prepare more documents; validation takes a share of them."),
         )
     settings = given.settings
     own = {
@@ -142,7 +145,7 @@ def _with(
     scenario: Scenario, values: dict[str, Any], steps: int | None, every: int | None
 ) -> Scenario:
     """The project's settings with those of a trial."""
-    training: dict[str, Any] = {"report_to": [], "keep_checkpoints": 1}
+    training: dict[str, Any] = {"report_to": [], "keep_checkpoints": 2}
     if steps is not None:
         training["max_steps"] = steps
     if every is not None:
@@ -308,6 +311,7 @@ def _run(
 ) -> None:
     """Ray Tune over the trials."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # no files of its own beside ours
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")  # a stopped trial writes its end
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -329,7 +333,7 @@ def _run(
     count = len(trials)
     gpus = 1 if cluster.gpus else 0
     share = max(1, cluster.cpus // at_once) if not gpus else 1
-    results = tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(trial, {"cpu": share, "gpu": gpus}),
         param_space={"trial": tune.grid_search([json.dumps(t) for t in trials])},
         tune_config=tune.TuneConfig(
@@ -352,11 +356,14 @@ def _run(
             verbose=0,
             callbacks=[Told()],
         ),
-    ).fit()
+    )
+    # Standard output belongs to the record; what Tune prints all the same is kept.
+    with (work / "tune.log").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        results = tuner.fit()
     shutil.rmtree(work / "tune", ignore_errors=True)
     for error in results.errors:
         raise MissingError(
-            "H661",
+            "H669",
             say("A trial of the sweep broke off: {reason}", reason=str(error).strip()[-300:]),
             next_step=say("Run the same command again; trials that ended are kept."),
         )
@@ -387,7 +394,7 @@ def _record(trials: Sequence[SweepTrial], own: dict[str, Any], steps: int, every
     if not ended:
         reasons = [t.message for t in trials if t.message]
         raise DataError(
-            "H660",
+            "H668",
             say("No trial of the sweep ended."),
             next_step=reasons[0] if reasons else say("Give more steps with --steps."),
         )

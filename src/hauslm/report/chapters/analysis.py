@@ -12,14 +12,20 @@ def write(w: Writer, analysis: Analysis) -> None:
     w.text(
         say(
             "{documents:,} articles became {rows:,} schema-valid rows; {failed:,} failed, none was truncated.",
-            documents=analysis.documents, rows=analysis.rows, failed=len(analysis.failed),
+            documents=analysis.documents, rows=analysis.rows, failed=max(analysis.failures, len(analysis.failed)),
         )
+    )  # fmt: skip
+    planned, energy, cost = (
+        analysis.planned_documents_per_hour, analysis.energy_kwh, analysis.cost,
     )  # fmt: skip
     w.table(
         [say("Result"), say("Figure")],
         [
             (w.t(say("Speed")), w.quantity(analysis.tokens_per_second)),
             (w.t(say("Articles per hour")), w.quantity(analysis.documents_per_hour)),
+            *([(w.t(say("Articles per hour, planned")), w.quantity(planned))] if planned else []),
+            *([(w.t(say("Energy")), w.quantity(energy))] if energy else []),
+            *([(w.t(say("Cost")), w.quantity(cost))] if cost else []),
             (w.t(say("Quotes found verbatim in the article")), w.number(analysis.quotes_verified)),
             (w.t(say("Quotes not found (flagged)")), w.number(analysis.quotes_missing)),
             (w.t(say("Rows")), analysis.output.path),
