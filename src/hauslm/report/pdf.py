@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from hauslm.base.errors import MissingError
 from hauslm.base.words import say
@@ -12,7 +13,7 @@ from hauslm.report.blocks import Block, Bullets, Callout, Code, Figure, Heading,
 
 SHORT_CELL = 14
 # The archive's and the screen reader's standard: tagged, titled, every drawing with its words.
-STANDARD = "ua-1"
+STANDARD: Literal["ua-1"] = "ua-1"
 _PRELUDE = """#set document(title: {title}, author: "hauslm")
 #set page(paper: "a4", margin: (x: 22mm, y: 24mm), numbering: "1")
 #set text(lang: {language}, size: 10pt, font: ("DejaVu Sans", "Libertinus Serif"))
