@@ -155,6 +155,8 @@ class Comparison(Record):
     rows: tuple[ComparisonRow, ...]
     cloud_option: str = ""
     local_option: str = ""
+    cloud_title: Said | None = None
+    local_title: Said | None = None
 
 
 # ---------------------------------------------------------------- decide

@@ -90,12 +90,10 @@ QUESTIONS: tuple[Question, ...] = (
     ),
 )
 
-_HEAD = {
-    "en": "# The project file of hauslm: the whole input of every stage.\n"
-    "# hauslm schema prints every field with its unit and default.\n",
-    "de": "# Die Projektdatei von hauslm: die ganze Eingabe jeder Stufe.\n"
-    "# hauslm schema zeigt jedes Feld mit Einheit und Vorgabe.\n",
-}
+_HEAD = (
+    N_("The project file of hauslm: the whole input of every stage."),
+    N_("hauslm schema prints every field with its unit and default."),
+)
 
 
 # The sheet's own configuration, written out; `preset: default` is the one with evidence.
@@ -197,7 +195,8 @@ def write_project_file(root: Path, answers: Mapping[str, Any], *, overwrite: boo
         N_("A catalog id, a folder with config.json, or 'embedded' (shows the way, not quality)."),
         code,
     )
-    text = _HEAD.get(code, _HEAD["en"]) + _yaml(_nested(values), comments)
+    head = "".join(f"# {translate(line, code)}\n" for line in _HEAD)
+    text = head + _yaml(_nested(values), comments)
     from hauslm.scenario import parse
 
     parse(

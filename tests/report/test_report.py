@@ -158,7 +158,8 @@ def test_every_format_is_written_and_html_is_harmless(language: str, tmp_path: P
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert page.count("<figure>") == page.count("<details>") >= 4  # every drawing also as a table
-    assert made["pdf"].read_bytes().startswith(b"%PDF-")
+    pdf = made["pdf"].read_bytes()
+    assert pdf.startswith(b"%PDF-") and b"pdfuaid:part" in pdf  # typst refuses what breaks PDF/UA
     assert json.loads(made["json"].read_text(encoding="utf-8"))["language"] == language
     assert "Traceback" not in made["terminal"].read_text(encoding="utf-8")
 

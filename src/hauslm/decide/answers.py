@@ -7,10 +7,10 @@ reading: often no single one of them opens the door.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hauslm.base.words import N_, Sentence
+from hauslm.base.words import N_, Sentence, say
 from hauslm.catalog import load
 from hauslm.decide.context import Context
 from hauslm.decide.gates import unknown_answers
@@ -143,12 +143,22 @@ def _all_open(context: Context, setting: str) -> list[Flip]:
     return [
         Flip(
             parameter=" + ".join(needed),
-            title=Said.of(Sentence(TOGETHER, {"names": ", ".join(needed)})),
+            title=Said.of(Sentence(TOGETHER, {"names": asked(needed)})),
             **{"from": "unknown"},
             to=values,
             becomes=becomes,
             known="given",
         )
+    ]
+
+
+def asked(paths: Sequence[str]) -> list[Sentence]:
+    """Each answer as its question with the field's name, by which it is found in the project file."""
+    return [
+        say("{question} ({field})", question=Sentence(ANSWERS[p][0], {}), field=p)
+        if p in ANSWERS
+        else say("{text}", text=p)
+        for p in paths
     ]
 
 

@@ -45,4 +45,10 @@ def compare(
         rows=tuple(rows),
         cloud_option=context.candidate(context.cloud).id if context.cloud is not None else "",
         local_option=context.candidate(context.local).id if context.local is not None else "",
+        cloud_title=_title(context, context.cloud),
+        local_title=_title(context, context.local),
     )
+
+
+def _title(context: Context, row: int | None) -> Said | None:
+    return None if row is None else Said.of(context.name(row))

@@ -17,7 +17,7 @@ from hauslm.base.words import Sentence, language, say, speaking
 from hauslm.catalog import load
 from hauslm.catalog.local import catalog_id_of
 from hauslm.decide import keep, sensitivity
-from hauslm.decide.answers import answer_flips
+from hauslm.decide.answers import answer_flips, asked
 from hauslm.decide.candidate import Candidate, Collected, fact
 from hauslm.decide.choice import ADMISSIBLE, CONDITIONAL, TIE_SHARE
 from hauslm.decide.context import Context
@@ -386,11 +386,11 @@ def _notices(place: Situation) -> list[Sentence]:
             say("The sources of these rules should have been checked again by now: {rules}.",
                 rules=", ".join(expired))
         )  # fmt: skip
-    missing = [c.id for c in judged.incomplete]
+    missing = sorted(judged.incomplete, key=lambda c: c.id)
     if missing:
         found.append(
             say("Listed without a cost, because a price was not found: {names}.",
-                names=", ".join(sorted(missing)))
+                names=[c.title for c in missing])
         )  # fmt: skip
     cheaper = sensitivity.rival_cheaper(context)
     if cheaper is not None and context.rival is not None:
@@ -402,7 +402,7 @@ def _notices(place: Situation) -> list[Sentence]:
     if open_answers:
         found.append(
             say("Unanswered, so the stricter case was taken: {names}.",
-                names=", ".join(p.removeprefix("scenario.") for p in open_answers))
+                names=asked([p.removeprefix("scenario.") for p in open_answers]))
         )  # fmt: skip
     if judged.scenario.hardware.count > 1 and standing == ADMISSIBLE:
         found.append(say("Each model has to fit on one GPU; several GPUs share the documents."))

@@ -22,7 +22,8 @@ def write(w: Writer, comparison: Comparison) -> None:
         w.text(
             say(
                 "Figures compare {cloud} with {local}.",
-                cloud=comparison.cloud_option or "–", local=comparison.local_option or "–",
+                cloud=w.t(comparison.cloud_title or "") or comparison.cloud_option or "–",
+                local=w.t(comparison.local_title or "") or comparison.local_option or "–",
             )
         )  # fmt: skip
     for notice in comparison.notices:
