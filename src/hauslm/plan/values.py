@@ -13,13 +13,7 @@ from typing import Any
 
 from hauslm.base.words import Sentence, say
 from hauslm.catalog.schema import Architecture
-from hauslm.estimate import shape
-
-# 5e-5 x 10 x (2000 / hidden)^exponent: tinker-cookbook; calibrated for hidden 2048 to 8192 only.
-FULL_RATE, LORA_OVER_FULL, REFERENCE_HIDDEN = 5e-5, 10.0, 2000
-EXPONENTS = {"llama": 0.781, "mistral": 0.781, "qwen2": 0.0775, "qwen3": 0.0775}
-HIGHEST_RATE = 2e-3
-QLORA_RATE, QLORA_LARGE_RATE, QLORA_LARGE_PARAMETERS = 2e-4, 1e-4, 13e9
+from hauslm.estimate import rate, shape
 
 SEQUENCES_PER_STEP = 16  # QLoRA's value; LoRA loses above 32
 FEWEST_SEQUENCES_PER_STEP = 4
@@ -46,32 +40,9 @@ def given(value: Any) -> Chosen:
 
 def learning_rate(architecture: Architecture, method: str) -> Chosen:
     """Peak learning rate by method, family and hidden size."""
-    hidden = architecture.hidden_size
-    exponent = EXPONENTS.get(architecture.family)
-    if method == "qlora" and hidden >= 2048:
-        large = shape.counts(architecture).total > QLORA_LARGE_PARAMETERS
-        return Chosen(
-            QLORA_LARGE_RATE if large else QLORA_RATE,
-            say("QLoRA's own value: 2e-4, 1e-4 above 13 billion parameters (arXiv 2305.14314)."),
-        )
-    if exponent is None:
-        value = QLORA_RATE / (LORA_OVER_FULL if method == "full" else 1)
-        return Chosen(
-            value,
-            say(
-                "Nobody has calibrated the rate for the family {family}; this is QLoRA's cautious one.",
-                family=architecture.family,
-            ),
-        )
-    full = FULL_RATE * (REFERENCE_HIDDEN / hidden) ** exponent
-    value = min(full * (1 if method == "full" else LORA_OVER_FULL), HIGHEST_RATE)
-    return Chosen(
-        float(f"{value:.3g}"),
-        say(
-            "By method, family and hidden size {hidden}, formula of LoRA Without Regret (2025).",
-            hidden=hidden,
-        ),
-    )
+    size = shape.counts(architecture).total
+    value, reason = rate.learning_rate(architecture.family, architecture.hidden_size, size, method)
+    return Chosen(float(f"{value:.3g}"), reason)
 
 
 def sequences_per_step(sequences: float, epochs: float) -> Chosen:

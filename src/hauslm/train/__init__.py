@@ -10,6 +10,9 @@
     meter.py      metrics.jsonl, memory, energy      record.py    the record of the run
     writer.py     written beside the run             reporters.py TensorBoard, MLflow, Trackio, if asked
     process.py    how it stands, for anybody         launch.py    the run as a process of its own
+    eightbit.py   the frozen base in 8 bit           gate.py      whether the base bears that
+    whole.py      modules trained whole              kernels.py   Liger, torch.compile: CUDA, if asked
+    limit.py      share of what the machine could    profile.py   where the time went, if asked
     signals.py    stop, and a terminal that closes   threads.py   how threads wait
 
 Nothing here imports torch before it is called: modules that need it are imported inside functions.

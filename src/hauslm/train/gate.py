@@ -21,12 +21,18 @@ import torch
 
 from hauslm.base.errors import RefusedError
 from hauslm.base.words import say
+from hauslm.train import eightbit
 
 if TYPE_CHECKING:
     from hauslm.data.store import ExampleStore
+    from hauslm.train.inputs import Inputs
+    from hauslm.train.leg import Leg
+    from hauslm.train.settings import Settings
 
 LOSS_TOLERANCE = 0.02  # nats per label
 LEAST_COSINE = 0.3  # between the adapter's gradients
+# An unrounded base is measured on the device if this many times its size are free there.
+ROOM_FOR_GATE = 1.5
 MOST_TOKENS = 4096  # of the first step; at least one document
 
 
@@ -141,3 +147,43 @@ def compare(full: Measured, rounded: Measured, kind: str, layers: int, left: int
             "Set training.base_precision to full, or model.quantisation to nf4 if memory is short."
         ),
     )
+
+
+# ---------------------------------------------------------------- in a run
+
+
+def first_home(inputs: Inputs, settings: Settings) -> str:
+    """Where the base is loaded: on the device, or beside it if it will only fit there in 8 bit."""
+    device = inputs.device
+    if settings.base_precision == "full" or device == "cpu":
+        return device
+    free, _ = torch.cuda.mem_get_info()
+    wide = 4 if settings.precision == "float32" else 2
+    return device if free > ROOM_FOR_GATE * wide * inputs.facts.parameters else "cpu"
+
+
+def round_base(leg: Leg) -> Gate | None:
+    """The frozen base in 8 bit, if that is wanted and the base bears it (H618); None: not wanted."""
+    settings, store, device = leg.settings, leg.inputs.store, leg.inputs.device
+    kind = settings.base_precision
+    if kind == "full":
+        return None
+    eightbit.try_out(settings, device)
+    known = leg.found.snapshot.state.get("gate") if leg.found is not None else None
+    if known:  # a continued run: measured when it began
+        eightbit.round_base(leg.model, kind, device)
+        return Gate(**known)
+    first = first_examples(store, leg.schedule.bins(0))
+    before = measure(leg.compute, store, first)
+    done = eightbit.round_base(leg.model, kind, device)
+    gate = compare(before, measure(leg.compute, store, first), kind, done.layers, done.left)
+    leg.notices.tell(
+        say(
+            "The frozen base is multiplied in {kind}: {layers} layers, loss off by {difference:.4f} nats on {tokens:,} of your tokens, which is accepted. What uses the adapter later takes the base unrounded.",
+            kind=kind,
+            layers=gate.layers,
+            difference=abs(gate.loss_difference),
+            tokens=gate.tokens,
+        )
+    )
+    return gate

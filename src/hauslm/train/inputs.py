@@ -13,9 +13,10 @@ from hauslm.base.errors import DataError, RefusedError
 from hauslm.base.files import ProjectFolder, sha256_file
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
+from hauslm.estimate import rate
 from hauslm.records import Corpus, Plan, Said
 from hauslm.scenario import Scenario
-from hauslm.train import presets, reporters, seal, watch
+from hauslm.train import reporters, seal, watch
 from hauslm.train.settings import Facts, Settings, resolve
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _facts(base: BaseFolder, store: ExampleStore, usable: list[int], device: str
     bytes_each = 4 if config.get("dtype", config.get("torch_dtype")) == "float32" else 2
     return Facts(
         model_type=str(config.get("model_type", "")),
-        hidden=int(config.get("hidden_size", presets.REFERENCE_HIDDEN)),
+        hidden=int(config.get("hidden_size", rate.REFERENCE_HIDDEN)),
         layers=int(config.get("num_hidden_layers", 1)),
         parameters=stored_bytes / bytes_each,
         context=int(config.get("max_position_embeddings", 1 << 20)),

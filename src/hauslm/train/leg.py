@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 SAVE_SHARE = 50
 WRITE_SHARE = 2
 SHORTEST_SAVE_INTERVAL_S = 30.0
-# An unrounded base is measured on the device if this many times its size are free there.
-ROOM_FOR_GATE = 1.5
 
 
 @dataclass
@@ -198,13 +196,13 @@ class Leg:
         self.memory = PeakMemory(given.device)
         self.memory.start()
         self.energy = Energy(given.device)
-        home = self._first_home()
+        home = gate.first_home(given, self.settings)
         base = model.load_base(given.base.path, self.settings, home)
         self.model: Any = model.attach(base, self.settings, given.base.path, given.base_name)
         model.checkpoint_layers(self.model, self.settings.checkpointed_layers)
         self.compute: Compute = Compute(self.model, self.settings, given.device)
         self.initial_sha256 = seal.tensors_sha256(model.trainable(self.model))
-        self.gate = self._round_base()
+        self.gate = gate.round_base(self)
         if self.found is None and self.ancestor is None:
             self._show_first_rows()
         self.parameters = sum(p.numel() for p in model.trainable(self.model).values())
@@ -221,45 +219,6 @@ class Leg:
             kernels.compile_layers(self.compute.decoder)
         self.ranks.wrap(self.compute)
         self.frozen_before = watch.frozen_sums(self.model)
-
-    def _first_home(self) -> str:
-        """Where the base is loaded: on the device, or beside it if it will only fit there in 8 bit."""
-        device = self.inputs.device
-        if self.settings.base_precision == "full" or device == "cpu":
-            return device
-        import torch
-
-        free, _ = torch.cuda.mem_get_info()
-        wide = 4 if self.settings.precision == "float32" else 2
-        return device if free > ROOM_FOR_GATE * wide * self.inputs.facts.parameters else "cpu"
-
-    def _round_base(self) -> gate.Gate | None:
-        """The frozen base in 8 bit, if that is wanted and the base bears it (H618)."""
-        kind, store = self.settings.base_precision, self.inputs.store
-        if kind == "full":
-            return None
-        from hauslm.train import eightbit
-
-        eightbit.try_out(self.settings, self.inputs.device)
-        known = self.found.snapshot.state.get("gate") if self.found is not None else None
-        first = gate.first_examples(store, self.schedule.bins(0))
-        if known:  # a continued run: measured when it began
-            eightbit.round_base(self.model, kind, self.inputs.device)
-            return gate.Gate(**known)
-        before = gate.measure(self.compute, store, first)
-        done = eightbit.round_base(self.model, kind, self.inputs.device)
-        after = gate.measure(self.compute, store, first)
-        found = gate.compare(before, after, kind, done.layers, done.left)
-        self.notices.tell(
-            say(
-                "The frozen base is multiplied in {kind}: {layers} layers, loss off by {difference:.4f} nats on {tokens:,} of your tokens, which is accepted. What uses the adapter later takes the base unrounded.",
-                kind=kind,
-                layers=found.layers,
-                difference=abs(found.loss_difference),
-                tokens=found.tokens,
-            )
-        )
-        return found
 
     def _variant(self) -> adapters.Variant | None:
         if self.settings.method == "full":
