@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hauslm.catalog import load
-from hauslm.estimate import rate
+from hauslm.estimate.rate import HIGHEST_LEARNING_RATE
 from hauslm.plan import values
 
 
@@ -26,7 +26,7 @@ def test_learning_rates_follow_method_and_size():
         rate("llama-3.1-8b", "lora") / 10, rel=0.01
     )
     tiny = replace(load.model("llama-3.1-8b").architecture, hidden_size=256)
-    assert values.learning_rate(tiny, "lora").value == rate.HIGHEST_LEARNING_RATE
+    assert values.learning_rate(tiny, "lora").value == HIGHEST_LEARNING_RATE
 
 
 def test_no_rate_reaches_the_one_that_diverged():
