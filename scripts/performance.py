@@ -28,6 +28,8 @@ NAMES = {
 }
 LOSS_TOLERANCE = 0.005  # relative: "equal" validation loss
 TIME_TOLERANCE = 0.25  # of the plan's time
+ENOUGH_ROUNDS = 3  # fewer have no spread
+ENOUGH_LEARNED = 0.02  # of the loss before training; less, and equal losses prove nothing
 LINEAR = 1.05  # exponent up to which growth is called linear
 
 
@@ -123,10 +125,29 @@ def _comparison(result: dict[str, Any]) -> str:
         f"Validation loss before training: {result['untrained_validation_loss']:.4f}.",
         "",
     ]
+    lines += _limits(result)
     lines += _verdicts(result["contenders"])
     lines += [f"- {name} was not measured: {why}." for name, why in result["absent"].items()]
     lines += ["", _machine(result["machine"]), ""]
     return "\n".join(lines)
+
+
+def _limits(result: dict[str, Any]) -> list[str]:
+    """What this comparison is too small to show."""
+    lines = []
+    if result["rounds"] < ENOUGH_ROUNDS:
+        lines.append(
+            f"- Only {result['rounds']} round(s) were measured: the ratios have no spread to speak of, and "
+            "`reached` below is provisional."
+        )
+    before = result["untrained_validation_loss"]
+    learned = 1 - result["contenders"]["ours"]["validation_loss"] / before
+    if learned < ENOUGH_LEARNED:
+        lines.append(
+            f"- Training this little lowered the validation loss by {learned:.2%}: that the losses are equal "
+            "shows nothing about learning. Equal or better loss at equal tokens is not shown."
+        )
+    return lines
 
 
 def _verdicts(contenders: dict[str, Any]) -> list[str]:
@@ -220,6 +241,9 @@ def _time(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"The plan's time is {off:+.0%} of the measured one: {outcome} {TIME_TOLERANCE:.0%}. {result['note']}",
+        "",
+        f"By the clock it is {result['error_by_the_clock']:+.0%}. That a whole run completes within "
+        f"{TIME_TOLERANCE:.0%} of the plan's time on idle cores is therefore not shown yet.",
         "",
         _machine(result["machine"]),
         "",
