@@ -167,6 +167,7 @@ def test_a_trial_trains_tells_each_validation_and_is_only_retold_afterwards(
             raise SystemExit(0)
 
     monkeypatch.setattr(room, "_report", stops)
+    monkeypatch.setattr("hauslm.train.meter.SYNC_EVERY_S", 0.0)  # steps here take milliseconds
     two = described(0.02)
     assert two["name"] != one["name"]
     with pytest.raises(SystemExit):

@@ -19,7 +19,7 @@ from typing import Any
 
 from hauslm.base import egress
 from hauslm.base.errors import MissingError
-from hauslm.base.words import say
+from hauslm.base.words import Sentence, say
 from hauslm.lm.permit import permit_for
 from hauslm.scenario import Scenario
 
@@ -118,10 +118,15 @@ class Cluster:
                     "H841",
                     say("The Ray cluster cannot be used: {reason}", reason=first_line(error)),
                     where=self.address,
-                    next_step=say(
-                        "Check the address, and that ray is the same version everywhere."
-                    ),
+                    next_step=self._advice(),
                 ) from error
+
+    def _advice(self) -> Sentence:
+        if self.address:
+            return say("Check the address, and that ray is the same version everywhere.")
+        return say(
+            "Ray gives its processes half a minute to start: try again when the machine is less busy."
+        )
 
     @property
     def cpus(self) -> int:

@@ -288,6 +288,8 @@ def _trained(given: dict[str, Any], root: Path) -> None:
 
 def _write(given: dict[str, Any], root: Path, state: str, message: str, seconds: float) -> None:
     history = list(_validations(root / "work" / "train" / METRICS))
+    if state == "stopped" and history and history[-1][0] >= given["steps"]:
+        state = "done"  # stopped at its last step: nothing of it is missing
     write_json(
         root / RESULT,
         {"values": given["values"], "state": state, "message": message, "history": history,
@@ -343,7 +345,7 @@ def _run(
             reuse_actors=False,
             scheduler=ASHAScheduler(
                 time_attr="step",
-                max_t=max(steps, FIRST_RUNG * every + 1),
+                max_t=max(steps, FIRST_RUNG * every) + every,  # whole trials end by themselves
                 grace_period=FIRST_RUNG * every,
                 reduction_factor=KEEP_ONE_OF,
             ),
