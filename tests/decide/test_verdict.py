@@ -71,7 +71,7 @@ def test_missing_prices_are_listed_and_never_ranked(decided: Decided) -> None:
     assert "hosted/institution/unnamed" in {o.id for o in incomplete}
     assert all(o.cost is None for o in incomplete)
     notice = next(n.text for n in decision.notices if "price was not found" in n.text)
-    assert all(o.id in notice for o in incomplete)
+    assert all(o.title.text in notice for o in incomplete)
 
 
 # ---------------------------------------------------------------- one answer at a time

@@ -39,7 +39,7 @@ def completion(setting: Setting, shell: str) -> None:
     if made is None or not shutil.which(shell):  # click asks the shell itself for its version
         raise MissingError(
             "H105",
-            say("The shell {shell} is not on this machine.", shell=shell),
+            say("The shell {name} is not on this machine.", name=shell),
             next_step=say("Ask for the completion of a shell that is: bash, zsh or fish."),
         )
     script = made(group, {}, "hauslm", VARIABLE).source()
