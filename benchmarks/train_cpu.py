@@ -65,7 +65,7 @@ MISTRAL_30M = {
 }
 NOT_TRIED = {
     "llama-factory": "LLaMA-Factory 0.9.5 does not run beside this stack: it asks for transformers 5.6, "
-    "huggingface_hub below 2 and peft 0.18, and imports torchaudio, which has no build for this torch"
+    "huggingface_hub below 2 and peft 0.18, and imports torchaudio, of which no build for this torch was at hand"
 }
 
 
