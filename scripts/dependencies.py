@@ -39,6 +39,11 @@ FREE = re.compile(
 KNOWN: dict[str, tuple[str, str]] = {
     "colorama": ("BSD-3-Clause", "metadata of colorama 0.4.6 (Windows only)"),
     "axe-playwright-python": ("MIT", "LICENSE in the wheel of 0.1.8; its metadata names none"),
+    "appnope": ("BSD-2-Clause", "metadata of appnope 0.1.4 (macOS only)"),
+    "docutils": (
+        "Public Domain AND BSD-2-Clause",
+        "COPYING of 0.22; its GPL holds for the Emacs mode rst.el, which the wheel does not contain",
+    ),
     "httpx2-jsfetch": ("BSD-3-Clause", "metadata of httpx2-jsfetch 1.0 (Emscripten only)"),
 }
 

@@ -56,10 +56,11 @@ GOLDEN = Path(__file__).parent / "golden"
 DAY = "2026-11-24"
 MADE = {"created": f"{DAY}T10:00:00+00:00", "hauslm_version": "0.1.0"}
 COST = CostPerItem(
-    unit="item", items=220, tokens=measured(310.5, "tokens", DAY, "mean of 220"),
-    seconds_p50=measured(0.21, "s", DAY, "asked alone"), seconds_p95=measured(0.44, "s", DAY, "asked alone"),
-    energy=derived(0.005, "Wh", "0.2 s at 100 W", 0.0025, 0.01),
-    absent={"money": Said(text="No cost of electricity.")},
+    unit="item", items=220, tokens=measured(310.5, "tokens", DAY, "read and written, mean over 220"),
+    seconds_p50=measured(0.21, "s", DAY, "asked one at a time, 20 of them"),
+    seconds_p95=measured(0.44, "s", DAY, "asked one at a time, 20 of them"),
+    energy=derived(0.005, "Wh", "0.2000 s of model time (measured) at 100 W (assumed: a computer whose processor is busy); this machine offers no counter", 0.0025, 0.01),
+    absent={"money": Said.of(say("Without energy there is no cost of electricity."))},
 )  # fmt: skip
 EVIL = "<script>alert(1)</script> | **x** ${y}"
 

@@ -10,6 +10,7 @@ import pytest
 
 from hauslm.analyse import run as room
 from hauslm.base.files import ProjectFolder
+from hauslm.data.reading import read_documents
 from hauslm.lm.echo import EchoModel
 from hauslm.lm.interface import Request
 from hauslm.scenario import parse
@@ -113,5 +114,6 @@ def test_every_quote_of_a_valid_row_stands_in_its_article(tmp_path: Path) -> Non
     _, rows = analysed(tmp_path, {"a.md": markdown(""), "b.html": html(ORDER)})
     quotes = [(r["article"], r["quote"]) for r in rows if r.get("quote")]
     assert quotes
+    texts = [d.text for d in read_documents([str(tmp_path / "articles")], tmp_path)[0]]
     for _article, quote in quotes:
-        assert quote in f"{BODY * 4} {ORDER} Wind"
+        assert any(quote in text for text in texts)

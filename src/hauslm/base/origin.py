@@ -69,6 +69,11 @@ COMPOSED = (
     N_("like {tokenizer}"),
     N_("price list of {model} in both currencies"),
     N_("probe on {device}"),
+    N_("read and written, mean over {count}"),
+    N_("asked one at a time, {count} of them"),
+    N_("{count} requests, up to {most} at once, network included"),
+    N_("{seconds} s of model time (measured) at {watts} W ({known}: {source}); this machine offers no counter"),
+    N_("{read} tokens read at {input} and {written} written at {output} EUR/Mtok ({source})"),
 )  # fmt: skip
 _FIELD = re.compile(r"\\\{(\w+)\\\}")
 _NUMBER = re.compile(r"-?\d{1,3}(?:,\d{3})*(?:\.\d+)?|-?\d+(?:\.\d+)?")

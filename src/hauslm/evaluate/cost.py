@@ -16,7 +16,7 @@ import numpy as np
 
 from hauslm.base.errors import HauslmError
 from hauslm.base.quantity import Quantity, derived, given, measured
-from hauslm.base.words import Sentence, say
+from hauslm.base.words import FALLBACK_LANGUAGE, Sentence, say
 from hauslm.estimate.money import electricity_price, energy_cost
 from hauslm.evaluate.cloud import Prices
 from hauslm.evaluate.ledger import Ledger, Meter, Question, System, Unit
@@ -81,7 +81,7 @@ def of_cloud(meter: Meter, items: int, prices: Prices | None, concurrency: int) 
 
 
 def _tokens(meter: Meter, items: int) -> Quantity:
-    source = say("read and written, mean over {count:,}", count=items).text()
+    source = say("read and written, mean over {count:,}", count=items).text(FALLBACK_LANGUAGE)
     return measured(meter.tokens / items, "tokens", _today(), source)
 
 
@@ -90,8 +90,8 @@ def _waiting(waits: Sequence[float], how: Sentence) -> dict[str, Quantity | None
         return {}
     p50, p95 = np.percentile(np.asarray(waits), [50, 95])
     return {
-        "seconds_p50": measured(float(p50), "s", _today(), how.text()),
-        "seconds_p95": measured(float(p95), "s", _today(), how.text()),
+        "seconds_p50": measured(float(p50), "s", _today(), how.text(FALLBACK_LANGUAGE)),
+        "seconds_p95": measured(float(p95), "s", _today(), how.text(FALLBACK_LANGUAGE)),
     }
 
 
@@ -100,7 +100,7 @@ def _energy(
 ) -> Quantity | None:
     source = system.counter.source if system.counter else None
     if meter.joules is not None and source is not None:
-        return measured(meter.joules / items / 3600, "Wh", _today(), source.text())
+        return measured(meter.joules / items / 3600, "Wh", _today(), source.text(FALLBACK_LANGUAGE))
     try:
         watts = _power(scenario, str(getattr(system.model, "device", "cpu")))
     except HauslmError as error:
@@ -116,7 +116,7 @@ def _energy(
         "offers no counter",
         seconds=seconds, watts=watts.value, known=watts.known, source=watts.source,
     )  # fmt: skip
-    return derived(wh[0], "Wh", why.text(), wh[1], wh[2])
+    return derived(wh[0], "Wh", why.text(FALLBACK_LANGUAGE), wh[1], wh[2])
 
 
 def _power(scenario: Scenario, device: str) -> Quantity:
@@ -152,7 +152,7 @@ def _bill(meter: Meter, items: int, prices: Prices) -> Quantity:
         read=read, input=prices.input.value, written=written, output=prices.output.value,
         source=prices.input.source,
     )  # fmt: skip
-    return derived(ends[0], "EUR", source.text(), ends[1], ends[2])
+    return derived(ends[0], "EUR", source.text(FALLBACK_LANGUAGE), ends[1], ends[2])
 
 
 def _today() -> str:

@@ -65,7 +65,7 @@ def sweep(
     """Train the grid and compare. The project file is not changed: `offer` in the record is the text
     that one may put there.
 
-    Errors: H841 Ray is missing or does not start, H668 no validation examples or no trial that ended,
+    Errors: H841 Ray is missing or does not start, H646 no validation examples or no trial that ended,
     H410 a sweep that runs already, and those of training for the project's own settings.
     """
     progress = progress or Silent()
@@ -108,7 +108,7 @@ def _own_settings(
     )
     if given.validation_store is None or given.settings.method == "full":
         raise DataError(
-            "H668",
+            "H646",
             say("A sweep compares adapters on validation examples, and here are none."),
             where=str(folder.work / "prepared"),
             next_step=say("Prepare more documents; validation takes a share of them."),
@@ -365,7 +365,7 @@ def _run(
     shutil.rmtree(work / "tune", ignore_errors=True)
     for error in results.errors:
         raise MissingError(
-            "H669",
+            "H647",
             say("A trial of the sweep broke off: {reason}", reason=str(error).strip()[-300:]),
             next_step=say("Run the same command again; trials that ended are kept."),
         )
@@ -396,7 +396,7 @@ def _record(trials: Sequence[SweepTrial], own: dict[str, Any], steps: int, every
     if not ended:
         reasons = [t.message for t in trials if t.message]
         raise DataError(
-            "H668",
+            "H646",
             say("No trial of the sweep ended."),
             next_step=reasons[0] if reasons else say("Give more steps with --steps."),
         )

@@ -692,10 +692,11 @@ def f14_dead_or_hung_reader(lab: Lab, long: bool) -> Trials:
     import psutil
 
     project, children = lab.project(), []
+    before = {p.pid for p in psutil.Process().children()}  # of whoever tried something earlier
 
     class Looking(Silent):
         def step(self, title: Any, done: float, total: float | None, **figures: Any) -> None:
-            children.extend(psutil.Process().children())
+            children.extend(p for p in psutil.Process().children() if p.pid not in before)
 
     from hauslm.train.loop import train
 
