@@ -187,6 +187,7 @@ def main() -> None:
         base = random_base(given.hidden, Path(scratch)) if given.hidden else given.base
         found = measure(base, given.answers, given.new_tokens, given.rounds)
     name = f"llama-{given.hidden}" if given.hidden else base.name
+    name = "embedded" if base == MODEL else name
     result = {
         "model": name, "batch": BATCH, "answers": given.answers, "rounds": given.rounds,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch with 1 thread",

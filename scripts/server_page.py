@@ -32,7 +32,7 @@ def table() -> str:
             f"| {found['model']}, {found['batch']} | {engine:.2f} | {added[0]} | {added[1]} |"
         )
     last = (
-        f"\nProcessor time of the server's process, median of {found['rounds']} rounds in turn (lowest to highest), "
+        f"\nProcessor time of the server's process, median of the rounds in turn (lowest to highest), "
         f"{found['machine']}; torch {found['versions']['torch']}, uvicorn {found['versions']['uvicorn']}.\n"
     )
     return "\n".join(rows) + "\n" + last
