@@ -276,7 +276,7 @@ class Spread:
         try:
             found = json.loads(ray.get(actor.hello.remote(), timeout=PLACED_WITHIN_S))
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
-            with suppress(Exception):
+            with suppress(Exception):  # mostly dead already; that it was lost is told below
                 ray.kill(actor)
             raise _Lost(first_line(error)) from error
         if "problem" in found:
@@ -419,7 +419,7 @@ class Spread:
         except ray.exceptions.RayTaskError:
             raise
         except ray.exceptions.RayError as error:
-            with suppress(Exception):
+            with suppress(Exception):  # mostly dead already; that it was lost is told below
                 ray.kill(actor)
             raise _Lost(first_line(error)) from error
         raise _Lost("it ended without a word")
