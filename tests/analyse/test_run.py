@@ -160,7 +160,8 @@ class PowerCut(BaseException):
 def test_a_crash_at_any_journal_entry_changes_nothing(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process ends before the n-th append, or in the middle of it, for every n."""
+    """The process ends before a group is written, or when its first row and a part of the second
+    are on the disk, for every group."""
     monkeypatch.setattr(runner, "GROUP_BATCHES", 2)
     options = {"template": "summary", "articles": MANY, "batch_size": 1}
     _, whole = execute(project(root=tmp_path / "whole", **options), model=EchoModel())
@@ -177,7 +178,8 @@ def test_a_crash_at_any_journal_entry_changes_nothing(
             write: Any = original,
         ) -> None:
             if next(count) == n // 2:
-                torn = len(data) * (n % 2) // 2  # nothing of the group, or half of it
+                first = data.index(b"\n") + 1
+                torn = (first + (len(data) - first) // 2) * (n % 2)
                 with journal.path.open("ab") as stream:
                     stream.write(data[:torn])
                 raise PowerCut

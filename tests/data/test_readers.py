@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import re
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -387,10 +386,8 @@ def test_pdf_limits_on_pages_and_time(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(making.pdf([making.column(50, 100, [LONG[:90]] * 9)] * 5))
     documents, rejected = read(tmp_path, limits=Limits(pdf_pages=4))
     assert not documents and "5 pages" in rejected[0].reason.text
-    started = time.monotonic()
     documents, rejected = read(tmp_path, limits=Limits(pdf_seconds=0.01))
     assert not documents and "longer than" in rejected[0].reason.text
-    assert time.monotonic() - started < 5
 
 
 def test_a_pdf_that_unpacks_to_more_than_its_memory(tmp_path: Path) -> None:

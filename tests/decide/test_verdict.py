@@ -282,22 +282,18 @@ def test_the_same_scenario_gives_the_same_decision(decided: Decided, lab: Lab) -
     assert again.model_copy(update={"created": decided().created}) == decided()
 
 
-def test_a_cold_decision_is_quick_and_loads_no_tensor_library() -> None:
-    """The goal is 1.5 s of wall time on a quiet machine; here processor time, which other work on
-    the machine inflates less, with room for that."""
+def test_a_decision_loads_no_tensor_library() -> None:
+    """What keeps a cold decision quick; how quick it is, `benchmarks/decide.py` measures."""
     code = (
-        "import resource, sys\n"
+        "import sys\n"
         "from hauslm.scenario import Scenario\n"
         "from hauslm.decide.verdict import decide\n"
         "decide(Scenario())\n"
-        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
         "heavy = [m for m in ('torch', 'transformers', 'scipy', 'sklearn', 'matplotlib') if m in sys.modules]\n"
-        "print(used.ru_utime + used.ru_stime, *heavy)\n"
+        "print(*heavy)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds, *heavy = done.stdout.split()
-    assert not heavy
-    assert float(seconds) < 2.5
+    assert not done.stdout.split()
 
 
 @pytest.mark.parametrize("base", ["mistral-7b-v0.1", "mistral-7b-v0.3"])
