@@ -96,7 +96,7 @@ def shorten(file: Path, root: Path) -> None:
     data = writer.load(file.read_text(encoding="utf-8")) or {}
     for dotted in _PATHS:
         _change(data, dotted, lambda value: _anchored(value, root))
-    if isinstance(data.get("documents"), (str, list)):  # the short forms of scenario.py
+    if isinstance(data.get("documents"), (str, list)):  # the short forms of Scenario
         data["documents"] = {"paths": data["documents"]}
     for dotted, most in _SHORT.items():
         section, field = dotted.split(".")
