@@ -174,7 +174,10 @@ def _costs(w: Writer, evaluation: Evaluation) -> None:
     if not made:
         return
     w.heading(say("What it cost"), 3)
-    rows = [(name, _gain(w, evaluation, name), *_cost_cells(w, cost)) for name, cost in made]
+    rows = [
+        (system_of(w, name), _gain(w, evaluation, name), *_cost_cells(w, cost))
+        for name, cost in made
+    ]
     per_document = made[0][1].unit == "document"
     w.table(
         [
@@ -194,7 +197,7 @@ def _costs(w: Writer, evaluation: Evaluation) -> None:
     )
     if w.brief:
         return
-    w.bullets([line for name, cost in made for line in _how_known(w, name, cost)])
+    w.bullets([line for name, cost in made for line in _how_known(w, system_of(w, name), cost)])
 
 
 def _cost_cells(w: Writer, cost: CostPerItem) -> tuple[str, ...]:
@@ -230,16 +233,16 @@ def _gain(w: Writer, evaluation: Evaluation, name: str) -> str:
     return "–"
 
 
-def _how_known(w: Writer, name: str, cost: CostPerItem) -> list[str]:
+def _how_known(w: Writer, system: str, cost: CostPerItem) -> list[str]:
     figures = (
         (say("tokens"), cost.tokens),
         (say("seconds"), cost.seconds_p50),
         (say("energy"), cost.energy),
         (say("money"), cost.money),
     )
-    lines = [f"{name}, {w.t(t)}: {w.provenance(q)}" for t, q in figures if q is not None]
+    lines = [f"{system}, {w.t(t)}: {w.provenance(q)}" for t, q in figures if q is not None]
     named = {"energy": say("energy"), "money": say("money")}
-    lines += [f"{name}, {w.t(named.get(k, k))}: {w.t(why)}" for k, why in cost.absent.items()]
+    lines += [f"{system}, {w.t(named.get(k, k))}: {w.t(why)}" for k, why in cost.absent.items()]
     return lines
 
 
