@@ -22,6 +22,15 @@ def test_composed_origins_are_taken_apart_and_said_anew() -> None:
     speed = "GeForce RTX 4090: 165.2 TFLOP/s x 0.80 (no published LoRA run with full settings; GEMM efficiency assumed)"
     german = origin.said(f"5,000,000 tokens / ({speed})", "de")
     assert german.startswith("5.000.000 Token / (GeForce RTX 4090: 165,2 TFLOP/s × 0,80 (kein ver")
+    read = f"35,502 tokens (estimated from the size of the files) / ({speed})"
+    assert origin.said(read, "de").startswith(
+        "35.502 Token (aus der Größe der Dateien geschätzt) / (G"
+    )
+    used = (
+        "0.0344 s of model time (measured) at 100 W (assumed: a computer whose processor is busy); "
+        "this machine offers no counter; https://x.example/a (b)"
+    )
+    assert origin.said(used, "de").endswith("bietet keinen Zähler; https://x.example/a (b)")
     box = "24 GB on the box x 1; https://x.example/a (b, c)"
     assert origin.said(box, "de") == "24 GB laut Hersteller x 1; https://x.example/a (b, c)"
     assert origin.said(box, "en") == box

@@ -233,3 +233,23 @@ def test_saved_and_read_again_in_german(tmp_path):
     assert again == record
     assert "Passt" in again.margin.say("de")
     assert all("{" not in s.reason.say("de") for s in again.settings.values())
+
+
+def test_before_anything_is_read_the_time_has_the_range_of_an_estimate(tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("word " * 20_000)
+    text = "model: mistral-7b-v0.3\ndocuments: {paths: [texts]}\n"
+    alone = made(text, tmp_path)
+    assert "estimated from the size of the files" in alone.time.hours.source
+    assert alone.time.hours.high / alone.time.hours.value > 2
+    (tmp_path / "task.jsonl").write_text('{"text": "word word", "label": "A"}\n' * 4_000)
+    more = made(
+        f"{text}evaluation: {{task: {{file: task.jsonl, kind: classification}}}}\n", tmp_path
+    )
+    assert more.time.hours.value > 1.5 * alone.time.hours.value
+    without = made(
+        f"{text}evaluation: {{task: {{file: task.jsonl, kind: classification}}}}\n"
+        "training: {use_task: false}\n",
+        tmp_path,
+    )
+    assert without.time.hours.value == alone.time.hours.value

@@ -52,6 +52,9 @@ FIXED = (
 # Patterns: the more particular first. A field is said anew itself, so that origins nest.
 COMPOSED = (
     N_("{memory} GB on the box x {count}; {source}"),
+    N_("{tokens} tokens ({known}) / ({speed}) x {power}; {price}"),
+    N_("{tokens} tokens ({known}) / ({speed}) x {power}"),
+    N_("{tokens} tokens ({known}) / ({speed})"),
     N_("{tokens} tokens / ({speed}) x {power}; {price}"),
     N_("{tokens} tokens / ({speed}) x {power}"),
     N_("{tokens} tokens / ({speed})"),
@@ -72,6 +75,7 @@ COMPOSED = (
     N_("read and written, mean over {count}"),
     N_("asked one at a time, {count} of them"),
     N_("{count} requests, up to {most} at once, network included"),
+    N_("{seconds} s of model time (measured) at {watts} W ({known}: {source}); this machine offers no counter; {price}"),
     N_("{seconds} s of model time (measured) at {watts} W ({known}: {source}); this machine offers no counter"),
     N_("{read} tokens read at {input} and {written} written at {output} EUR/Mtok ({source})"),
 )  # fmt: skip

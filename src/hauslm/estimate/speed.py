@@ -104,15 +104,17 @@ def cpu_training_tokens_per_second(
     return derived(speed, "tokens/s", source, low * speed, high * speed)
 
 
-def training_hours(tokens: float, tokens_per_second: Quantity) -> Quantity:
-    """Hours for that many tokens; the slow end of the speed is the high end of the time."""
-    hours = tokens / tokens_per_second.value / 3600
+def training_hours(tokens: float | Quantity, tokens_per_second: Quantity) -> Quantity:
+    """Hours for that many tokens (an exact number, or with a range and how it is known); the slow end
+    of the speed is the high end of the time."""
+    amount = derived(tokens, "tokens", "") if isinstance(tokens, (int, float)) else tokens
+    known = f" ({amount.source})" if amount.source else ""
     return derived(
-        hours,
+        amount.value / tokens_per_second.value / 3600,
         "h",
-        f"{tokens:,.0f} tokens / ({tokens_per_second.source})",
-        tokens / tokens_per_second.highest / 3600,
-        tokens / tokens_per_second.lowest / 3600,
+        f"{amount.value:,.0f} tokens{known} / ({tokens_per_second.source})",
+        amount.lowest / tokens_per_second.highest / 3600,
+        amount.highest / tokens_per_second.lowest / 3600,
     )
 
 

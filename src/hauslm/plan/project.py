@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hauslm.base.errors import UsageError
+from hauslm.base.quantity import Quantity
 from hauslm.base.words import say
 from hauslm.estimate import shape
 from hauslm.estimate.setup import (
@@ -85,14 +86,14 @@ class Wanted:
         epochs = training.epochs if training.max_steps is None else float("inf")
         return values.sequences_per_step(self.amount.tokens / seq_len, epochs)
 
-    def trained_tokens(self, setup: TrainingSetup) -> float:
+    def trained_tokens(self, setup: TrainingSetup) -> float | Quantity:
         """Tokens of the whole run."""
         training = self.scenario.training
         if training.max_steps is not None:
             return float(
                 training.max_steps * setup.tokens * setup.gradient_accumulation_steps * setup.ranks
             )
-        return max(1.0, self.amount.tokens * training.epochs)
+        return self.amount.trained(training.epochs)
 
     def bases(self, seq_len: int) -> tuple[TrainingSetup, ...]:
         """One setup per method and base format that the user's words allow."""

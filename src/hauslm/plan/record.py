@@ -50,7 +50,7 @@ class Outcome:
     method: str
     memory: MemoryEstimate
     speed: Quantity
-    tokens: float  # what `time` is for
+    tokens: float | Quantity  # what `time` is for
     settings: Mapping[str, Chosen]
     price_per_kwh: Quantity
     evidence: Evidence = "formula"

@@ -8,6 +8,8 @@ from glob import has_magic
 from pathlib import Path
 from typing import Literal
 
+from hauslm.base.quantity import Quantity, derived
+from hauslm.base.words import N_
 from hauslm.plan import values
 from hauslm.records import Corpus
 from hauslm.scenario import Scenario
@@ -26,6 +28,16 @@ TEXT_SHARE = {
 }
 OTHER_TEXT_SHARE = 0.05
 MOST_FILES = 20_000
+# Vocabularies between 8k and 256k, markup, and prompts around labelled items: nobody has counted yet.
+ESTIMATE_LOW, ESTIMATE_HIGH = 0.5, 2.5
+
+
+Known = Literal["counted", "estimated from the files", "stated in the scenario"]
+SOURCES: dict[Known, str] = {
+    "counted": N_("counted in the prepared corpus"),
+    "estimated from the files": N_("estimated from the size of the files"),
+    "stated in the scenario": N_("stated in the scenario"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,9 +45,18 @@ class Amount:
     """Training tokens of one pass, and how the documents' lengths are spread (if counted)."""
 
     tokens: float
-    known: Literal["counted", "estimated from the files", "stated in the scenario"]
+    known: Known
     histogram: Mapping[str, int] = field(default_factory=dict)
     stated_length: float | None = None  # tokens of a document, by the scenario's characters
+
+    def trained(self, epochs: float) -> Quantity:
+        """Tokens of `epochs` passes, with their range and how they are known."""
+        value = max(1.0, self.tokens * epochs)
+        if self.known == "estimated from the files":
+            ends: tuple[float | None, float | None] = (ESTIMATE_LOW * value, ESTIMATE_HIGH * value)
+        else:
+            ends = (None, None)
+        return derived(value, "tokens", SOURCES[self.known], *ends)
 
     @property
     def median_tokens(self) -> float | None:
@@ -48,10 +69,17 @@ def amount(scenario: Scenario, corpus: Corpus | None, root: Path) -> Amount:
     if corpus is not None:
         return Amount(max(1, corpus.tokens.train), "counted", corpus.token_histogram)
     length = scenario.scenario.workload.characters_per_document / CHARACTERS_PER_TOKEN
-    size = sum(_text_bytes(root, entry) for entry in scenario.documents.paths)
+    held_out = scenario.documents.validation_share + scenario.documents.test_share
+    size = 0.0
+    if scenario.training.use_text:
+        texts = sum(_text_bytes(root, entry) for entry in scenario.documents.paths)
+        size += (1 - held_out) * texts
+    task = scenario.evaluation.task
+    if scenario.training.use_task:
+        size += (1 - held_out) * _text_bytes(root, task.file) if task.file else 0.0
+        size += _text_bytes(root, task.train_file) if task.train_file else 0.0
     if size > 0:
-        held_out = scenario.documents.validation_share + scenario.documents.test_share
-        tokens = size / CHARACTERS_PER_TOKEN * (1 - held_out)
+        tokens = size / CHARACTERS_PER_TOKEN
         return Amount(max(1.0, tokens), "estimated from the files", stated_length=length)
     stated = max(1.0, scenario.scenario.adaptation.training_tokens)
     return Amount(stated, "stated in the scenario", stated_length=length)
