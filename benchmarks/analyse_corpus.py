@@ -17,6 +17,7 @@ two, if nothing else runs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -42,8 +43,8 @@ ABSTRACTS = (
     *(f"task_roles_structured_abstracts/{part}.jsonl" for part in ("test", "dev", "train")),
     *(f"task_roles_csabstruct/{part}.jsonl" for part in ("test", "dev", "train")),
 )
-# A process killed before it has loaded the model would only show that nothing was there yet.
-SHORTEST_S, LONGEST_S = 20.0, 150.0
+# Counted from the first row that it adds: a process killed before would only show that nothing was there.
+SHORTEST_S, LONGEST_S = 0.2, 120.0
 MOST_LISTED = 20
 
 
@@ -88,7 +89,7 @@ def project(folder: Path, data: Path, options: argparse.Namespace) -> Path:
         "model": {"base": "embedded", "path": str(MODEL)},
         "analysis": {
             "paths": [*paths, listed.name], "template": "classification", "labels": LABELS,
-            "batch_size": 8, "max_new_tokens": 60,
+            "batch_size": 8,
         },
     }  # fmt: skip
     for path, content in ((listed, text), (folder / "hauslm.yaml", json.dumps(asked))):
@@ -135,18 +136,20 @@ def killed(folder: Path, kills: int, seed: int) -> None:
         seconds = random.Random(f"{seed} {len(found['killed'])}").uniform(SHORTEST_S, LONGEST_S)
         before = journal_bytes(folder)
         child = start(folder)
-        try:
-            code = child.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
+        while child.poll() is None and journal_bytes(folder) <= before:
+            time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=seconds)
+        if child.poll() is None:
             child.send_signal(signal.SIGKILL)
             child.wait()
             row = {"after_s": round(seconds, 1), "journal_grew_by": journal_bytes(folder) - before}
             found["killed"].append(row)
             state.write_text(json.dumps(found))
-            continue
-        if code != 0:
+        elif child.returncode == 0:
+            found["done"] = True  # too short a corpus for so many kills: said in the result
+        else:
             raise SystemExit(f"hauslm analyse failed; see {folder / 'log.txt'}")
-        found["done"] = True  # too short a corpus for so many kills: said in the result
     if not found.get("done"):
         finish(folder)
         found["done"] = True
