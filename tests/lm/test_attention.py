@@ -65,7 +65,9 @@ def test_the_last_layer_leaves_out_only_what_nobody_reads(
     assert 2 in sizes, "the last MLP saw every position"
     sizes.clear()
     monkeypatch.setattr(tiny, "_last_layer", -1)
-    monkeypatch.setattr(layers[-1].mlp, "forward", type(layers[-1].mlp).forward.__get__(layers[-1].mlp))
+    monkeypatch.setattr(
+        layers[-1].mlp, "forward", type(layers[-1].mlp).forward.__get__(layers[-1].mlp)
+    )
     whole, all_of_it = read()
     assert 2 not in sizes
     assert torch.allclose(short, whole, atol=1e-5)

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+import hauslm
 from hauslm.base.errors import Interrupted, RefusedError, UsageError
+from hauslm.base.files import sha256_file
 from hauslm.base.progress import Silent
 from hauslm.records import Run
 from hauslm.train import cluster, distributed, seal
@@ -78,6 +80,17 @@ def test_two_processes_learn_what_one_learns(
     assert two.distributed["network"] == "loopback"
     assert two.distributed["wrapped"]
     assert two.determinism == "statistical" and one.distributed == {}
+
+
+def test_the_python_api_trains_with_two_processes(make_project: Callable[..., Project]) -> None:
+    """`hauslm.train(processes=2)`: what the command line does with --nproc, filed as a record."""
+    one, project = alone(make_project()), make_project()
+    write(project)
+    two = hauslm.train(project.folder.root, processes=2)
+    assert two.distributed["processes"] == 2 and two.distributed["strategy"] == "ddp"
+    assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+    assert two.adapter.sha256 == sha256_file(project.folder.adapter / "adapter_model.safetensors")
+    assert Run.load(project.folder.records) == two
 
 
 def test_two_processes_resume_what_one_began_and_the_other_way_round(

@@ -53,7 +53,7 @@ def trim_last_mlp(model: Any) -> int:
     layer. The outputs left out are zeros, which nobody reads."""
     layers = getattr(model.get_decoder(), "layers", None)
     mlp = getattr(layers[-1], "mlp", None) if layers else None
-    if mlp is None:
+    if layers is None or mlp is None:
         return -1
     whole = mlp.forward
 
