@@ -333,10 +333,11 @@ def main() -> None:
                     for r in sections(model, options.rows, options.new_tokens, "summary")
                 ]
             results[work] = compare(model, requests, work == "text", options, Path(scratch))
+        after = os.getloadavg()[0]
     results["setting"] = {
         n: getattr(options, n) for n in ("rows", "new_tokens", "rounds", "batch_size")
     }
-    results["machine"] = _machine(load)
+    results["machine"] = _machine(load) | {"load_after": round(after, 1)}
     text = json.dumps(results, indent=1)
     print(text)
     if options.save:

@@ -26,14 +26,15 @@ def table() -> str:
         added = []
         for way in ("http", "stream"):
             for kind in ("overhead_cpu", "overhead_within"):
-                ratio = found[way][kind]
+                ratio = found[way].get(kind)
+                if ratio is None:
+                    added.append("not measured")
+                    continue
                 added.append(
                     f"{ratio['median']:+.1%} ({ratio['low']:+.1%} to {ratio['high']:+.1%})"
                 )
         engine = found["engine"]["cpu_ms_per_token"]
-        rows.append(
-            f"| {found['model']}, {found['batch']} | {engine:.2f} | {' | '.join(added)} |"
-        )
+        rows.append(f"| {found['model']}, {found['batch']} | {engine:.2f} | {' | '.join(added)} |")
     last = (
         f"\nProcessor time of the server's process, median of the rounds in turn (lowest to highest), "
         "of the same round: all of it over what was spent inside the engine, which other work on the machine "

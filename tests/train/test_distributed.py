@@ -82,15 +82,30 @@ def test_two_processes_learn_what_one_learns(
     assert two.determinism == "statistical" and one.distributed == {}
 
 
-def test_the_python_api_trains_with_two_processes(make_project: Callable[..., Project]) -> None:
+@pytest.mark.slow
+def test_the_python_api_trains_with_two_processes(tmp_path: Path) -> None:
     """`hauslm.train(processes=2)`: what the command line does with --nproc, filed as a record."""
-    one, project = alone(make_project()), make_project()
-    write(project)
-    two = hauslm.train(project.folder.root, processes=2)
+    from hauslm.start import write_demo
+
+    runs = {}
+    for processes in (1, 2):
+        root = tmp_path / f"with-{processes}"
+        write_demo(root, "en")
+        for path in sorted((root / "documents").iterdir())[6:]:
+            path.unlink()
+        file = root / "hauslm.yaml"
+        text = file.read_text(encoding="utf-8").replace(
+            "training:\n", "training:\n  max_steps: 4\n  seq_len: 256\n  precision: float32\n"
+        )
+        file.write_text(text, encoding="utf-8")
+        runs[processes] = hauslm.train(root, processes=processes)
+        assert Run.load(root / "records") == runs[processes]
+        weights = root / runs[processes].adapter.path / "adapter_model.safetensors"
+        assert sha256_file(weights) == runs[processes].adapter.sha256
+    one, two = runs[1], runs[2]
+    assert one.distributed == {}
     assert two.distributed["processes"] == 2 and two.distributed["strategy"] == "ddp"
     assert losses(two) == pytest.approx(losses(one), abs=1e-5)
-    assert two.adapter.sha256 == sha256_file(project.folder.adapter / "adapter_model.safetensors")
-    assert Run.load(project.folder.records) == two
 
 
 def test_two_processes_resume_what_one_began_and_the_other_way_round(
