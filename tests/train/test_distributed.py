@@ -99,7 +99,7 @@ def test_the_python_api_trains_with_two_processes(tmp_path: Path) -> None:
         )
         file.write_text(text, encoding="utf-8")
         runs[processes] = hauslm.train(root, processes=processes)
-        assert Run.load(root / "records") == runs[processes]
+        assert Run.load(root / "records" / "run.json") == runs[processes]
         weights = root / runs[processes].adapter.path / "adapter_model.safetensors"
         assert sha256_file(weights) == runs[processes].adapter.sha256
     one, two = runs[1], runs[2]
