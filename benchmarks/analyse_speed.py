@@ -1,28 +1,38 @@
 """How much faster is analysing with hauslm than with what one would write oneself? On the same work.
 
-    python benchmarks/analyse_speed.py [--rows 24] [--new-tokens 120] [--base FOLDER] [--save]
+    python benchmarks/analyse_speed.py [--rows 24] [--new-tokens 120] [--base FOLDER] [--lock FILE] [--save]
 
 Two kinds of work on sections of the sample documents. `rows`: what `hauslm analyse` asks, an answer
 bound to a JSON Schema with one of the section's sentences as its quote; `text`: a free summary of at
-most 48 tokens. Compared with a loop of `model.generate`, one prompt at a
-time, and with transformers in padded batches (for `text` through its text-generation pipeline); both
-are bound by llguidance as its documentation shows, a mask before every token. Greedy, float32.
-Wall time depends on what else the machine does, processor time hardly: both are printed, rounds are
-interleaved and the median counts. One JSON object; --save writes it to
-benchmarks/results/analyse_speed.json.
+most 48 tokens. Compared with a loop of `model.generate`, one prompt at a time, and with transformers in
+padded batches (for `text` through its text-generation pipeline), both on a plain model with torch's own
+attention; for `rows` both are bound by llguidance as its documentation shows, a mask before every token.
+Where `HAUSLM_LLAMA_PYTHON` names a Python with llama-cpp-python, `text` goes through llama.cpp as well, on
+the GGUF files that `hauslm export` writes: with float32 everywhere, and as it is fastest (q8_0, flash
+attention); prompt after prompt, as that package offers no batch, keeping common beginnings as it does.
+
+Greedy, float32 (and once the loop in bfloat16, as the folder is stored). Every round all take their turn;
+"ours / it" is the ratio within a round. Wall time depends on what else the machine does, processor time
+hardly: both are given. One JSON object; --save writes it to benchmarks/results/analyse_speed.json, of which
+scripts/performance.py makes the page.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
+import importlib.metadata as metadata
 import json
 import os
-import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in hauslm; for all who are compared
 
@@ -84,10 +94,13 @@ class Bound:
 
 
 class Others:
-    """What one would write oneself, on the very same model and tokenizer."""
+    """What one would write oneself: a plain model of transformers on the same weights and tokenizer."""
 
-    def __init__(self, model: LocalModel, batch_size: int) -> None:
-        self.ours, self.plain, self.tokenizer = model, model._model, model._tokenizer
+    def __init__(self, model: LocalModel, batch_size: int, dtype: torch.dtype) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.ours, self.tokenizer = model, model._tokenizer
+        self.plain: Any = AutoModelForCausalLM.from_pretrained(model.folder, dtype=dtype).eval()
         self.batch_size = batch_size
 
     def _generate(self, requests: Sequence[Request], free: bool) -> list[str]:
@@ -132,49 +145,169 @@ class Others:
         return [f[0]["generated_text"] for f in found]
 
 
-def timed(work: Callable[[], list[str]]) -> tuple[list[str], float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = work()
-    return result, time.perf_counter() - wall, time.process_time() - cpu
+class Llama:
+    """llama.cpp on an exported GGUF file, in a process of its own."""
+
+    def __init__(self, model: LocalModel, folder: Path, kind: str, *, exact: bool) -> None:
+        from hauslm.share.gguf_file import write_model
+        from hauslm.share.llama import PYTHON_VARIABLE
+        from hauslm.share.template import trained_template
+
+        template = trained_template(model.folder, model.folder)
+        file = folder / f"{kind}.gguf"
+        write_model(
+            model.folder, None, file, kind=kind, name="bench",
+            template=template.source, begins_with_bos=template.begins_with_bos,
+        )  # fmt: skip
+        self.model = model
+        self.child = subprocess.Popen(
+            [os.environ[PYTHON_VARIABLE], str(Path(__file__).with_name("llama_answers.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        context = model.context_length
+        self.version = self._ask(
+            {
+                "model": str(file), "threads": _cores(), "context": context, "flash": not exact,
+                "exact": exact,
+            }
+        )["version"]  # fmt: skip
+
+    def _ask(self, job: dict[str, Any]) -> dict[str, Any]:
+        assert self.child.stdin is not None and self.child.stdout is not None
+        print(json.dumps(job), file=self.child.stdin, flush=True)
+        found: dict[str, Any] = json.loads(self.child.stdout.readline())
+        return found
+
+    def answers(self, requests: Sequence[Request]) -> Round:
+        found = self._ask(
+            {
+                "prompts": [self.model.prompt_ids(r) for r in requests],
+                "new_tokens": requests[0].max_new_tokens,
+                "ends": sorted(self.model.eos_ids),
+            }
+        )
+        texts = [self.model.decode(a) for a in found["answers"]]
+        return Round(texts, found["wall"], found["cpu"])
+
+    def close(self) -> None:
+        assert self.child.stdin is not None
+        self.child.stdin.close()
+        self.child.wait()
 
 
-def compare(model: LocalModel, requests: list[Request], free: bool, options: Any) -> Any:
-    others = Others(model, options.batch_size)
-    ways: dict[str, Callable[[], list[str]]] = {
-        "ours": lambda: [r.text for r in model.generate(requests)],
-        "loop": lambda: others.loop(requests, free),
-        "batches": lambda: others.batches(requests, free),
+class Round(NamedTuple):
+    """What one contender answered in one round, and the seconds it took."""
+
+    answers: list[str]
+    wall: float
+    cpu: float
+
+
+Way = Callable[[], Round]
+
+
+def timed(work: Callable[[], list[str]]) -> Way:
+    def run() -> Round:
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = work()
+        return Round(result, time.perf_counter() - wall, time.process_time() - cpu)
+
+    return run
+
+
+def ways_of(
+    model: LocalModel, requests: list[Request], free: bool, options: Any, scratch: Path
+) -> tuple[dict[str, Way], list[Llama]]:
+    """All contenders by name; the model of each is loaded."""
+    others = Others(model, options.batch_size, torch.float32)
+    ways: dict[str, Way] = {
+        "ours": timed(lambda: [r.text for r in model.generate(requests)]),
+        "loop": timed(lambda: others.loop(requests, free)),
+        "batches": timed(lambda: others.batches(requests, free)),
     }
-    seconds: dict[str, list[tuple[float, float]]] = {n: [] for n in ways}
-    answers: dict[str, list[str]] = {}
-    for _ in range(options.rounds):
-        for name, way in ways.items():
-            answers[name], wall, cpu = timed(way)
-            seconds[name].append((wall, cpu))
-    result: dict[str, Any] = {}
-    for name, rounds in seconds.items():
-        wall = statistics.median(w for w, _ in rounds)
-        cpu = statistics.median(c for _, c in rounds)
-        result[name] = {
-            "seconds": round(wall, 2),
-            "cpu_seconds": round(cpu, 2),
-            "rows_per_hour": round(3600 * len(requests) / wall),
-        }
-    for name in ("loop", "batches"):
-        for figure in ("seconds", "cpu_seconds"):
-            ratio = result[name][figure] / result["ours"][figure]
-            result[name][f"ours_is_faster_by_{figure}"] = round(ratio, 2)
-        same = sum(a == b for a, b in zip(answers[name], answers["ours"], strict=True))
-        result[name]["same_answers"] = f"{same}/{len(requests)}"
+    if not free:
+        return ways, []
+    half = Others(model, options.batch_size, torch.bfloat16)
+    ways["loop_bfloat16"] = timed(lambda: half.loop(requests, free))
+    if not os.environ.get("HAUSLM_LLAMA_PYTHON"):
+        return ways, []
+    exact = Llama(model, scratch, "f32", exact=True)
+    best = Llama(model, scratch, "q8_0", exact=False)
+    ways["llama_float32"] = lambda: exact.answers(requests)
+    ways["llama_q8_0"] = lambda: best.answers(requests)
+    return ways, [exact, best]
+
+
+def compare(
+    model: LocalModel, requests: list[Request], free: bool, options: Any, scratch: Path
+) -> dict[str, Any]:
+    """Rounds in turn, the first of which warms up and does not count."""
+    ways, children = ways_of(model, requests, free, options, scratch)
+    rounds: dict[str, list[Round]] = {n: [] for n in ways}
+    for way in ways.values():
+        way()
+    for number in range(options.rounds):
+        # Every round begins with another contender, so that nobody always comes first.
+        names = [*ways][number % len(ways) :] + [*ways][: number % len(ways)]
+        for name in names:
+            rounds[name].append(ways[name]())
+    result: dict[str, Any] = {
+        name: _figures(found, rounds["ours"], len(requests)) for name, found in rounds.items()
+    }
+    for child in children:
+        result["llama_version"] = child.version
+        child.close()
     lengths = [len(model.prompt_ids(r)) for r in requests]
-    written = [len(model.generate([r])[0].text) for r in requests[:4]]
-    result["prompt_tokens"] = [min(lengths), max(lengths)]
-    result["answer_characters_of_the_first"] = written
+    result["prompt_tokens"] = [min(lengths), round(statistics.mean(lengths)), max(lengths)]
+    written = [r.usage.completion_tokens for r in model.generate(requests)]
+    result["answer_tokens"] = [min(written), round(statistics.mean(written)), max(written)]
     return result
 
 
+def _figures(found: list[Round], ours: list[Round], rows: int) -> dict[str, Any]:
+    wall = statistics.median(r.wall for r in found)
+    figures: dict[str, Any] = {
+        "seconds": round(wall, 3),
+        "cpu_seconds": round(statistics.median(r.cpu for r in found), 3),
+        "rows_per_hour": round(3600 * rows / wall),
+        "same_answers": sum(a == b for a, b in zip(found[-1].answers, ours[-1].answers, strict=True)),
+        "rows": rows,
+    }  # fmt: skip
+    for name in ("wall", "cpu"):
+        ratios = [getattr(a, name) / getattr(b, name) for a, b in zip(found, ours, strict=True)]
+        figures[f"ours_faster_{name}"] = {
+            "median": round(statistics.median(ratios), 2),
+            "low": round(min(ratios), 2), "high": round(max(ratios), 2),
+        }  # fmt: skip
+    return figures
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _machine(load: float) -> dict[str, Any]:
+    """What the figures belong to; as in train_cpu.py, whose page they share."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import train_cpu
+
+    found = train_cpu.machine(torch.get_num_threads()) | {"load_before": round(load, 1)}
+    versions = {n: metadata.version(n) for n in ("torch", "transformers", "llguidance")}
+    return found | {"versions": versions}
+
+
+@contextlib.contextmanager
+def _alone(lock: Path | None) -> Iterator[None]:
+    if lock is None:
+        yield
+        return
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--new-tokens", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=3)
@@ -182,30 +315,29 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=0, help="of the others; 0: torch's default")
     parser.add_argument("--work", default="rows,text")
+    parser.add_argument("--lock", type=Path, help="file that is locked while it is measured")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     results: dict[str, Any] = {}
-    for work in options.work.split(","):
-        model = LocalModel.load(options.base, batch_size=options.batch_size)
-        if work == "rows":
-            requests = sections(model, options.rows, options.new_tokens, "classification")
-        else:
-            requests = [
-                Request(r.messages, max_new_tokens=min(48, options.new_tokens))
-                for r in sections(model, options.rows, options.new_tokens, "summary")
-            ]
-        model.generate(requests[:2])  # warm
-        results[work] = compare(model, requests, work == "text", options)
+    with _alone(options.lock), tempfile.TemporaryDirectory() as scratch:
+        load = os.getloadavg()[0]
+        for work in options.work.split(","):
+            model = LocalModel.load(options.base, batch_size=options.batch_size)
+            if work == "rows":
+                requests = sections(model, options.rows, options.new_tokens, "classification")
+            else:
+                requests = [
+                    Request(r.messages, max_new_tokens=min(48, options.new_tokens))
+                    for r in sections(model, options.rows, options.new_tokens, "summary")
+                ]
+            results[work] = compare(model, requests, work == "text", options, Path(scratch))
+        after = os.getloadavg()[0]
     results["setting"] = {
-        **{n: getattr(options, n) for n in ("rows", "new_tokens", "rounds", "batch_size")},
-        "threads_of_the_others": torch.get_num_threads(),
-        "load_of_the_machine": round(os.getloadavg()[0], 1),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        n: getattr(options, n) for n in ("rows", "new_tokens", "rounds", "batch_size")
     }
+    results["machine"] = _machine(load) | {"load_after": round(after, 1)}
     text = json.dumps(results, indent=1)
     print(text)
     if options.save:

@@ -6,7 +6,10 @@ Batch 8, greedy. `engine`: the running batch driven directly, as the server driv
 requests of a client in a process of its own, whole answers; `stream`: as server-sent events. The rounds
 are interleaved; what counts is the processor time of the server's process (the client's is its own affair)
 and, beside it, the wall time, which on two cores the client shares. Torch has one thread, so that the
-client has a core. `--hidden N` takes a random Llama of that width and 12 layers instead of the embedded
+client has a core. Two ratios: `overhead_cpu` against the engine's own round, which on a busy machine moves by
+more than what is measured (caches, clock); and `overhead_within`, in which numerator and denominator are of
+the same round: all processor time of the process over that spent inside the engine's steps and admissions.
+The steps of both are counted, since more of them for the same answers would be the server's fault as well. `--hidden N` takes a random Llama of that width and 12 layers instead of the embedded
 model: the server's cost per token does not grow with the model, its share falls.
 One JSON object; --save writes it to benchmarks/results/serve.json (one entry for each model).
 """
@@ -33,6 +36,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in hauslm
 import torch
 
 from hauslm.embedded import MODEL
+from hauslm.lm.decode import Decoder
 from hauslm.lm.interface import Message, Request
 from hauslm.lm.local import LocalModel
 from hauslm.serve.app import create_app
@@ -73,6 +77,28 @@ def client(pipe: Any, url: str) -> None:
 
     while (work := pipe.recv()) is not None:
         pipe.send(asyncio.run(ask(*work)))
+
+
+class Inside:
+    """Processor seconds that threads spend inside the running batch, and how many steps it makes."""
+
+    def __init__(self) -> None:
+        self.seconds, self.steps = 0.0, 0
+        for name in ("step", "admit"):
+            self._watch(name)
+
+    def _watch(self, name: str) -> None:
+        inner = getattr(Decoder, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self.seconds += time.thread_time() - began
+                self.steps += name == "step"
+
+        setattr(Decoder, name, watched)
 
 
 def engine_alone(model: LocalModel, answers: int, tokens: int) -> int:
@@ -139,11 +165,14 @@ def measure(base: Path, answers: int, tokens: int, rounds: int) -> dict[str, Any
     }
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     counted: dict[str, int] = {}
+    inside = Inside()
     for number in range(rounds + 1):  # the first warms up
         for name, way in ways.items():
+            own, steps = inside.seconds, inside.steps
             cpu, wall = time.process_time(), time.perf_counter()
             counted[name] = way()
             row = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
+            row |= {"inside_s": inside.seconds - own, "steps": inside.steps - steps}
             if number:
                 rows[name].append(row)
     here.send(None)
@@ -162,16 +191,23 @@ def _summary(rows: dict[str, list[dict[str, float]]], tokens: int) -> dict[str, 
         found[name] = {
             "cpu_ms_per_token": statistics.median(r["cpu_s"] for r in measured) / tokens * 1e3,
             "tokens_per_second": tokens / statistics.median(r["wall_s"] for r in measured),
+            "steps": statistics.median(r["steps"] for r in measured),
         }
         if name == "engine":
             continue
+        alone = rows["engine"]
         for key in ("cpu_s", "wall_s"):
-            ratios = [a[key] / b[key] - 1 for a, b in zip(measured, rows["engine"], strict=True)]
-            found[name]["overhead_" + key[:-2]] = {
-                "median": round(statistics.median(ratios), 4),
-                "low": round(min(ratios), 4), "high": round(max(ratios), 4),
-            }  # fmt: skip
+            ratios = [a[key] / b[key] - 1 for a, b in zip(measured, alone, strict=True)]
+            found[name]["overhead_" + key[:-2]] = _spread(ratios)
+        found[name]["overhead_within"] = _spread([r["cpu_s"] / r["inside_s"] - 1 for r in measured])
     return found
+
+
+def _spread(ratios: list[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(ratios), 4),
+        "low": round(min(ratios), 4), "high": round(max(ratios), 4),
+    }  # fmt: skip
 
 
 def main() -> None:

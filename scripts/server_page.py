@@ -19,21 +19,26 @@ START, END = "<!-- serve.json -->\n", "<!-- end of serve.json -->\n"
 def table() -> str:
     """One row for each model: the engine, and what HTTP adds to its processor time."""
     rows = [
-        "| model, batch | engine, ms of processor time a token | whole answers add | streams add |",
-        "|---|---|---|---|",
+        "| model, batch | engine, ms of processor time a token | whole answers add | of the same round | streams add | of the same round |",
+        "|---|---|---|---|---|---|",
     ]
     for found in json.loads(RESULT.read_text(encoding="utf-8")).values():
         added = []
         for way in ("http", "stream"):
-            ratio = found[way]["overhead_cpu"]
-            added.append(f"{ratio['median']:+.1%} ({ratio['low']:+.1%} to {ratio['high']:+.1%})")
+            for kind in ("overhead_cpu", "overhead_within"):
+                ratio = found[way].get(kind)
+                if ratio is None:
+                    added.append("not measured")
+                    continue
+                added.append(
+                    f"{ratio['median']:+.1%} ({ratio['low']:+.1%} to {ratio['high']:+.1%})"
+                )
         engine = found["engine"]["cpu_ms_per_token"]
-        rows.append(
-            f"| {found['model']}, {found['batch']} | {engine:.2f} | {added[0]} | {added[1]} |"
-        )
+        rows.append(f"| {found['model']}, {found['batch']} | {engine:.2f} | {' | '.join(added)} |")
     last = (
         f"\nProcessor time of the server's process, median of the rounds in turn (lowest to highest), "
-        f"{found['machine']}; torch {found['versions']['torch']}, uvicorn {found['versions']['uvicorn']}.\n"
+        "of the same round: all of it over what was spent inside the engine, which other work on the machine "
+        f"moves less; {found['machine']}; torch {found['versions']['torch']}, uvicorn {found['versions']['uvicorn']}.\n"
     )
     return "\n".join(rows) + "\n" + last
 

@@ -22,6 +22,7 @@ from hauslm.analyse.sources import Placed
 from hauslm.base.errors import MissingError, RefusedError, UsageError
 from hauslm.base.words import say
 from hauslm.data.document import Document, Section
+from hauslm.lm import workers
 
 Project = Callable[..., Any]
 MANY = {
@@ -30,6 +31,7 @@ MANY = {
     for i in range(40)
 }
 CHILD = """
+import os
 import sys
 from hauslm.analyse import cluster, run as room, sections
 from hauslm.base import egress
@@ -39,7 +41,7 @@ from hauslm.scenario import load
 egress.shut("loopback", kernel=False)
 room.SHARD_DOCUMENTS = sections.SHARD_DOCUMENTS = 4
 room.WINDOW_TOKENS = cluster.WINDOW_TOKENS = 64
-cluster.PLACED_WITHIN_S = 40.0
+os.environ.setdefault("HAUSLM_RAY_START_S", "40")
 
 class Telling(Silent):
     def say(self, sentence):
@@ -231,3 +233,43 @@ def test_without_the_package_there_is_a_sentence(
     scenario, folder = project(template="summary")
     with pytest.raises(MissingError, match=r"hauslm\[ray\]"):
         room.analyse(scenario, folder, run=None, corpus=None, engine="ray")
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "soon", "nan", "inf"])
+def test_a_start_time_that_is_none_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAUSLM_RAY_START_S", given)
+    with pytest.raises(UsageError, match="H845"):
+        workers.start_seconds()
+
+
+def test_the_start_time_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HAUSLM_RAY_START_S", raising=False)
+    assert workers.start_seconds() == 120
+    monkeypatch.setenv("HAUSLM_RAY_START_S", "300")
+    assert workers.start_seconds() == 300
+
+
+def test_a_cluster_that_does_not_start_is_tried_until_the_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray gives up after half a minute of its own; here its clock is made to run."""
+    clock = [0.0]
+
+    class Slow:
+        tried = 0
+
+        def init(self, **_: Any) -> None:
+            Slow.tried += 1
+            clock[0] += 31
+            raise RuntimeError("timed out during startup")
+
+        def shutdown(self) -> None:
+            pass
+
+    monkeypatch.setattr(workers.time, "monotonic", lambda: clock[0])
+    made = workers.Cluster.__new__(workers.Cluster)
+    made.address, made.ray, made._folder, made._start_s = "", Slow(), None, 100.0
+    with pytest.raises(MissingError, match="H841") as caught:
+        made._init({})
+    assert Slow.tried == 4
+    assert "HAUSLM_RAY_START_S" in caught.value.text()

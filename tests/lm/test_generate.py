@@ -149,7 +149,11 @@ def test_shared_prefix_changes_nothing(tiny: LocalModel, monkeypatch: pytest.Mon
     assert [essence(r) for r in shared] == [essence(r) for r in tiny.generate(asked)]
 
 
-def test_prefixes_are_shared_where_that_saves_work(tiny: LocalModel) -> None:
+def test_prefixes_are_shared_where_that_saves_work(
+    tiny: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tiny._prefix_pays(20, 2000)  # our attention computes nothing that nobody may see
+    monkeypatch.setattr(tiny, "_own_attention", False)
     assert tiny._prefix_pays(200, 30)
     assert not tiny._prefix_pays(20, 2000)
 

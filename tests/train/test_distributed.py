@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+import hauslm
 from hauslm.base.errors import Interrupted, RefusedError, UsageError
+from hauslm.base.files import sha256_file
 from hauslm.base.progress import Silent
 from hauslm.records import Run
 from hauslm.train import cluster, distributed, seal
@@ -78,6 +80,32 @@ def test_two_processes_learn_what_one_learns(
     assert two.distributed["network"] == "loopback"
     assert two.distributed["wrapped"]
     assert two.determinism == "statistical" and one.distributed == {}
+
+
+@pytest.mark.slow
+def test_the_python_api_trains_with_two_processes(tmp_path: Path) -> None:
+    """`hauslm.train(processes=2)`: what the command line does with --nproc, filed as a record."""
+    from hauslm.start import write_demo
+
+    runs = {}
+    for processes in (1, 2):
+        root = tmp_path / f"with-{processes}"
+        write_demo(root, "en")
+        for path in sorted((root / "documents").iterdir())[6:]:
+            path.unlink()
+        file = root / "hauslm.yaml"
+        text = file.read_text(encoding="utf-8").replace(
+            "training:\n", "training:\n  max_steps: 4\n  seq_len: 256\n  precision: float32\n"
+        )
+        file.write_text(text, encoding="utf-8")
+        runs[processes] = hauslm.train(root, processes=processes)
+        assert Run.load(root / "records" / "run.json") == runs[processes]
+        weights = root / runs[processes].adapter.path / "adapter_model.safetensors"
+        assert sha256_file(weights) == runs[processes].adapter.sha256
+    one, two = runs[1], runs[2]
+    assert one.distributed == {}
+    assert two.distributed["processes"] == 2 and two.distributed["strategy"] == "ddp"
+    assert losses(two) == pytest.approx(losses(one), abs=1e-5)
 
 
 def test_two_processes_resume_what_one_began_and_the_other_way_round(

@@ -33,7 +33,7 @@ from hauslm.base.errors import HauslmError, Interrupted, MissingError, RefusedEr
 from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Progress, Silent
 from hauslm.base.words import Sentence, as_text, say
-from hauslm.lm.workers import Cluster, first_line
+from hauslm.lm.workers import START_VARIABLE, Cluster, first_line, start_seconds
 from hauslm.records import Run
 from hauslm.scenario import Scenario
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 DEATHS = 4  # of actors over one shard, after which the shard itself is the suspect
-PLACED_WITHIN_S = 120.0  # a new actor that finds no room for so long is given up
 AHEAD = 2  # shards of each actor that may be out or wait for an earlier one
 
 
@@ -267,14 +266,17 @@ class Spread:
                         "Ray worker {number} of {count} did not start: {reason}",
                         number=number + 1, count=self.workers, reason=str(error),
                     ),
-                    next_step=say("Ask for fewer with --workers, or look into the logs of Ray."),
+                    next_step=say(
+                        "Ask for fewer with --workers, allow more time with {variable} (now {seconds:g}), or look into the logs of Ray.",
+                        variable=START_VARIABLE, seconds=start_seconds(),
+                    ),
                 ) from error  # fmt: skip
 
     def _greet(self, actor: Any) -> None:
         """Wait for an actor's model; it must name the same facts as the others."""
         ray = self._cluster.ray
         try:
-            found = json.loads(ray.get(actor.hello.remote(), timeout=PLACED_WITHIN_S))
+            found = json.loads(ray.get(actor.hello.remote(), timeout=start_seconds()))
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
             with suppress(Exception):  # mostly dead already; that it was lost is told below
                 ray.kill(actor)
@@ -296,30 +298,30 @@ class Spread:
         self, shards: Iterator[list[Placed]], journal: RowJournal, told: Told
     ) -> Iterator[tuple[list[Placed], Done]]:
         window = threading.Semaphore(AHEAD * len(self._actors))
-        todo = _Shards(shards, window)
+        shared = _Shards(shards, window)
         results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threads = [
             threading.Thread(
-                target=self._one_actor, args=(a, todo, journal, told, results), daemon=True
+                target=self._one_actor, args=(a, shared, journal, told, results), daemon=True
             )
             for a in self._actors
         ]
         for thread in threads:
             thread.start()
         try:
-            yield from self._in_order(results, len(threads), window, todo)
+            yield from self._in_order(results, len(threads), window, shared)
         finally:
-            todo.stopped = True
+            shared.stopped = True
             for thread in threads:
                 thread.join(timeout=1)
 
     def _in_order(
-        self, results: Any, open_threads: int, window: threading.Semaphore, todo: _Shards
+        self, results: Any, open_threads: int, window: threading.Semaphore, shared: _Shards
     ) -> Iterator[tuple[list[Placed], Done]]:
         waiting: dict[int, tuple[list[Placed], Done]] = {}
         turn = itertools.count()
         following = next(turn)
-        while open_threads and not (todo.finished() and following == todo.count):
+        while open_threads and not (shared.finished() and following == shared.count):
             try:
                 found = results.get(timeout=0.2)
             except queue.Empty:
@@ -335,7 +337,7 @@ class Spread:
                 yield waiting.pop(following)
                 window.release()
                 following = next(turn)
-        if not todo.finished():
+        if not shared.finished():
             raise Interrupted(
                 "H843",
                 say("No Ray worker is left; every finished section is kept."),
@@ -343,19 +345,19 @@ class Spread:
             )
 
     def _one_actor(
-        self, actor: Any, todo: _Shards, journal: RowJournal, told: Told, results: Any
+        self, actor: Any, shared: _Shards, journal: RowJournal, told: Told, results: Any
     ) -> None:
         """One thread for each actor: shards until there are none, or no actor can be had."""
         try:
             with words.speaking(self._arguments[4]):
-                while (taken := todo.take()) is not None:
+                while (taken := shared.take()) is not None:
                     number, shard, deaths = taken
                     try:
                         done = self._answered(actor, number, shard, journal, told)
-                        todo.done()
+                        shared.done()
                         results.put((number, shard, done))
                     except _Lost as error:
-                        todo.back(number, shard, deaths + 1)
+                        shared.back(number, shard, deaths + 1)
                         if deaths + 1 >= DEATHS:
                             raise self._suspect(shard, error) from error
                         actor = self._another(error)

@@ -75,8 +75,10 @@ class LocalModel(TextSide):
         self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
         self._window, self._mixed_windows = sliding_window(config)
         self._float_mask = config._attn_implementation != "sdpa"
-        if not self._float_mask and self.device == "cpu":
+        self._own_attention = not self._float_mask and self.device == "cpu"
+        if self._own_attention:
             config._attn_implementation = attention.register()
+        self._last_layer = attention.trim_last_mlp(model)
         self._parameters = sum(p.numel() for p in model.parameters())
         self._grammars: Grammars | None = None
         small = self.device == "cpu" and self._parameters < SMALL_MODEL
@@ -257,10 +259,13 @@ class LocalModel(TextSide):
     def _prefix_pays(self, prefix: int, rest: int) -> bool:
         """Whether copying `prefix` tokens saves more than it costs rows with `rest` more tokens.
 
-        It saves the matrices of the prefix (2 FLOP per parameter and token). It costs the causal
-        shortcut in attention: with a mask all of `rest` x (prefix + rest) is computed, half of which
-        is not needed (QK and PV, 2 FLOP each per layer and hidden unit).
+        It saves the matrices of the prefix (2 FLOP per parameter and token). With the attention of
+        attention.py that is all there is to say. The fused kernels lose their causal shortcut: with a
+        mask all of `rest` x (prefix + rest) is computed, half of which is not needed (QK and PV, 2 FLOP
+        each per layer and hidden unit).
         """
+        if self._own_attention:
+            return True
         config = self._model.config.get_text_config()
         saved = 2 * self._parameters * prefix
         unit = 2 * config.num_hidden_layers * config.hidden_size
@@ -326,10 +331,17 @@ class LocalModel(TextSide):
         return self._adapters.mixable(adapters)
 
     def attention_mask(
-        self, positions_BK: torch.Tensor, used: int, make: Callable[..., torch.Tensor] = slot_mask
+        self,
+        positions_BK: torch.Tensor,
+        used: int,
+        make: Callable[..., torch.Tensor] = slot_mask,
+        starts: Sequence[int] | None = None,
     ) -> Any:
-        """The mask for rows in slots, in the form that the architecture expects."""
+        """The mask for rows in slots, in the form that the architecture expects. `starts`: the first
+        of each row's positions, where they follow each other."""
         full = self._as_mask(make(positions_BK, used))
+        if starts is not None:
+            attention.see_up_to(full, starts)
         if self._window is None or used <= self._window:
             return full
         sliding = self._as_mask(make(positions_BK, used, self._window))
@@ -355,21 +367,22 @@ class LocalModel(TextSide):
     ) -> torch.Tensor:
         """Logits [B, V] (float32) at token `ends[b]` of each row b."""
         wanted = sorted(set(ends))
-        with self._adapters.routed(adapters), self.threads(tokens_BK.numel()):
+        asked = attention.only(wanted, tokens_BK.shape[1], self._last_layer, tokens_BK.device)
+        with self._adapters.routed(adapters), self.threads(tokens_BK.numel()), asked as index:
             output: Any = self._model(
                 input_ids=tokens_BK,
                 position_ids=positions_BK,
                 attention_mask=mask,
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=torch.tensor(wanted, device=tokens_BK.device),
+                logits_to_keep=index,
             )
         logits_BUV: torch.Tensor = output.logits
         if len(wanted) == 1:
             logits_BV = logits_BUV[:, 0]
         else:
-            index = torch.tensor([wanted.index(e) for e in ends], device=tokens_BK.device)
-            logits_BV = logits_BUV[torch.arange(len(ends), device=tokens_BK.device), index]
+            own = torch.tensor([wanted.index(e) for e in ends], device=tokens_BK.device)
+            logits_BV = logits_BUV[torch.arange(len(ends), device=tokens_BK.device), own]
         return logits_BV.float().clone()
 
     @contextmanager

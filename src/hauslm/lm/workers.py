@@ -8,24 +8,46 @@ elsewhere is used only if its address is given, and with a permit, since documen
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import secrets
 import shutil
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hauslm.base import egress
-from hauslm.base.errors import MissingError
+from hauslm.base.errors import MissingError, UsageError
 from hauslm.base.words import Sentence, say
 from hauslm.lm.permit import permit_for
 from hauslm.scenario import Scenario
 
 LOOPBACK = "127.0.0.1"
 STORE_BYTES = 256 << 20  # shared memory of a cluster of our own; what travels is a few MB
-ATTEMPTS = 3
+START_VARIABLE = "HAUSLM_RAY_START_S"
+START_S = 120.0
+QUICK_FAILURES = 3  # that come at once and not because Ray's own half a minute was over
+
+
+def start_seconds() -> float:
+    """Seconds that Ray's processes, and each worker with its model, have to start: `HAUSLM_RAY_START_S`,
+    else 120. H845 if that is no number above 0."""
+    given = os.environ.get(START_VARIABLE, "")
+    try:
+        seconds = float(given) if given else START_S
+    except ValueError:
+        seconds = 0.0
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise UsageError(
+            "H845",
+            say("{variable} is '{given}', which is no number of seconds above 0.",
+                variable=START_VARIABLE, given=given[:50]),
+            next_step=say("Unset it, or give for example {variable}=300.", variable=START_VARIABLE),
+        )  # fmt: skip
+    return seconds
 
 
 def load_ray(part: str = "") -> Any:
@@ -65,6 +87,7 @@ class Cluster:
 
     def __init__(self, scenario: Scenario, address: str = "", cpus: int | None = None) -> None:
         self.address = address
+        self._start_s = start_seconds()  # refused before anything is started
         host = address.removeprefix("ray://").rpartition(":")[0]
         if address:
             permit_for(scenario, host)  # H811: the articles may not go there
@@ -101,17 +124,20 @@ class Cluster:
         self._init(options)
 
     def _init(self, options: dict[str, Any]) -> None:
-        """Ray waits half a minute for its own processes, which is little on a busy machine: a cluster of
-        our own is tried again."""
-        attempts = 1 if self.address else ATTEMPTS
-        for attempt in range(1, attempts + 1):
+        """Ray waits half a minute for its own processes and cannot be told otherwise, which is little on a
+        busy machine: a cluster of our own is tried again until `start_seconds` are over."""
+        began, quick = time.monotonic(), 0
+        while True:
+            tried = time.monotonic()
             try:
                 self.ray.init(**options)
                 return
             except Exception as error:  # whatever Ray says, in its many classes
                 with suppress(Exception):
                     self.ray.shutdown()
-                if attempt < attempts:
+                quick += time.monotonic() - tried < 10
+                over = time.monotonic() - began >= self._start_s or quick >= QUICK_FAILURES
+                if not self.address and not over:
                     continue
                 self.close()
                 raise MissingError(
@@ -125,7 +151,9 @@ class Cluster:
         if self.address:
             return say("Check the address, and that ray is the same version everywhere.")
         return say(
-            "Ray gives its processes half a minute to start: try again when the machine is less busy."
+            "Ray did not start within {seconds:g} seconds: try again when the machine is less busy, or allow more with {variable}.",
+            seconds=self._start_s,
+            variable=START_VARIABLE,
         )
 
     @property

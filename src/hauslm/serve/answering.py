@@ -87,11 +87,14 @@ class Answering:
 
     async def next(self) -> tuple[int, Piece]:
         """The next piece of any choice, as (index, piece); `ApiError` if it will not come."""
-        try:
-            async with asyncio.timeout_at(self._ends):
-                index, item = await self._inbox.get()
-        except TimeoutError as error:
-            raise self._too_late() from error
+        if self._inbox.empty():  # only waiting needs a timer
+            try:
+                async with asyncio.timeout_at(self._ends):
+                    index, item = await self._inbox.get()
+            except TimeoutError as error:
+                raise self._too_late() from error
+        else:
+            index, item = self._inbox.get_nowait()
         if isinstance(item, Closing):
             raise stopping() from item
         if isinstance(item, Exception):
@@ -197,21 +200,24 @@ async def events(
     answering: Answering, shape: Shape, ask: Ask, first: tuple[int, Piece]
 ) -> AsyncIterator[str]:
     """Server-sent events of the whole stream. `first` was awaited before the headers were sent, so
-    that refusals still have their status; what goes wrong later is an event of its own."""
+    that refusals still have their status; what goes wrong later is an event of its own. Events that are
+    there at the same time travel in one write, which costs more than the events."""
     opened: set[int] = set()
-    item: tuple[int, Piece] | None = first
+    item = first
     try:
-        while item is not None:
-            index, piece = item
-            for chunk in _chunks(shape, index, piece, opened):
-                yield _event(chunk)
-            item = None if answering.finished else await answering.next()
+        while True:
+            text = "".join(_event(c) for c in _chunks(shape, *item, opened))
+            if answering.finished:
+                break
+            if text:
+                yield text
+            item = await answering.next()
     except ApiError as error:
         yield _event(error.body())
         return
     if ask.include_usage:
-        yield _event(shape.usage(answering.usages))
-    yield "data: [DONE]\n\n"
+        text += _event(shape.usage(answering.usages))
+    yield text + "data: [DONE]\n\n"
 
 
 def _chunks(shape: Shape, index: int, piece: Piece, opened: set[int]) -> Sequence[dict[str, Any]]:

@@ -169,12 +169,13 @@ def _add_routes(app: FastAPI, room: _Room) -> None:
             response_model=None,
         )
 
+    # Routes are tried in this order, so what is asked all the time comes first.
+    add("/v1/chat/completions", room.chat, "POST", wire.ChatBody.model_json_schema())
+    add("/v1/completions", room.completions, "POST", wire.TextBody.model_json_schema())
     add("/healthz", room.health, "GET")
     add("/metrics", room.metrics_page, "GET")
     add("/v1/models", room.models, "GET")
     add("/v1/models/{model_id:path}", room.one_model, "GET")
-    add("/v1/chat/completions", room.chat, "POST", wire.ChatBody.model_json_schema())
-    add("/v1/completions", room.completions, "POST", wire.TextBody.model_json_schema())
     add("/v1/embeddings", room.embeddings, "POST", {"type": "object"})
     add("/v1/load_lora_adapter", room.load_adapter, "POST", _adapter_schema("lora_path"))
     add("/v1/unload_lora_adapter", room.unload_adapter, "POST", _adapter_schema())
