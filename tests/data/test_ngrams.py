@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
-import zlib
+import re
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from hauslm.data import ngrams as module
 from hauslm.data.ngrams import (
     NearDuplicates,
     Overlap,
@@ -16,6 +20,7 @@ from hauslm.data.ngrams import (
     word_hashes,
 )
 
+WIND = 3861789549
 VOCABULARY = [f"word{i}" for i in range(3000)]
 
 
@@ -31,10 +36,40 @@ def jaccard(a: str, b: str) -> float:
 
 def test_hashes_do_not_depend_on_process_or_case() -> None:
     assert word_hashes("Wind, WIND wind").tolist() == [word_hashes("wind")[0]] * 3
-    assert word_hashes("wind").tolist() == [zlib.crc32(b"wind")]
+    assert word_hashes("wind").tolist() == [WIND]
     assert len(ngrams(word_hashes("a b c"), 13)) == 1
     assert len(ngrams(word_hashes(""), 13)) == 0
     assert len(ngrams(word_hashes(text(1, 20)), 13)) == 8
+
+
+ODD_TEXTS = st.text(
+    st.sampled_from(" \n\t\u00a0abcW1_-+().'éßİ\u0301\ud800\U0001f600٣"), max_size=400
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ODD_TEXTS)
+def test_words_are_those_of_the_regular_expression(one: str) -> None:
+    """Word for word, and the same number for the same word wherever it stands."""
+    words = re.findall(r"\w+", one.casefold())
+    hashes = word_hashes(one).tolist()
+    assert len(hashes) == len(words)
+    assert hashes == [word_hashes(w)[0] for w in words]
+    assert len(set(hashes)) == len(set(words))
+
+
+def test_texts_longer_than_a_block_are_hashed_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = text(1, 300)
+    expected = word_hashes(whole).tolist()
+    monkeypatch.setattr(module, "WORDS_BLOCK", 64)
+    assert word_hashes(whole).tolist() == expected
+    assert len(word_hashes("x" * 200)) == 4  # a word that fills blocks is cut, not lost
+
+
+def test_the_hashes_of_many_words_do_not_meet() -> None:
+    """Of 200,000 words, chance lets about 5 pairs share one of 2^32 numbers."""
+    many = [f"{a}{b}" for a in ("tin", "pipe", "x", "ö") for b in range(50_000)]
+    assert len(set(word_hashes(" ".join(many)).tolist())) >= len(many) - 25
 
 
 def test_near_duplicates_short_and_long() -> None:
