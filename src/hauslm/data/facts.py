@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hauslm.data.characters import runs
 from hauslm.data.document import Document
-from hauslm.data.ngrams import signature_values, word_hashes
+from hauslm.data.ngrams import word_hashes
 
 # Hints, not proofs: a person looks. Long runs of digits are found once and then judged by what stands
 # before them; the other patterns run only where a rare character or word says it is worth it.
@@ -50,7 +50,6 @@ class Facts:
     words: int
     conversation: bool
     identities: tuple[str, ...] = ()
-    signature: NDArray[np.uint32] | NDArray[np.uint64] | None = None
     hints: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -71,7 +70,6 @@ def facts_of(document: Document) -> tuple[Facts, NDArray[np.uint64]]:
             words=len(words),
             conversation=bool(document.messages),
             identities=identities(document.id, document.source_file),
-            signature=signature_values(words),
             hints=personal_hints(document.text),
         ),
         words,

@@ -21,9 +21,12 @@ OVERLAP_WORDS = 13
 SHINGLE_WORDS = 5
 PERMUTATIONS = 128
 SCHEME: Literal["affine32"] = "affine32"  # datasketch 2: 32-bit hashes, 4 bytes per permutation
+MOST_ALIKE = 20  # of rows that agree in a band: each is compared with the first so many
 NEAR_DUPLICATE = 0.8  # Jaccard similarity of the 5-word shingles
 KEEP_ONE_IN = 8  # shingles of long texts are sampled by their own value, alike in every text
-MOST_GRAMS = 4_000_000  # of the test part; the share of a sample so large is exact to a tenth of a percent
+MOST_GRAMS = (
+    4_000_000  # of the test part; the share of a sample so large is exact to a tenth of a percent
+)
 SAMPLE_ABOVE = 2000  # shingles; a sample of a shorter text would be too small to compare
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -106,7 +109,7 @@ def ngrams(words: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
     return _mixed(out)
 
 
-def signature_values(words: NDArray[np.uint64]) -> NDArray[Any]:
+def signature_values(words: NDArray[np.uint64]) -> NDArray[np.uint32]:
     """MinHash values of the 5-word shingles.
 
     Long texts are sampled by the value of each shingle, which keeps the same shingles in every text,
@@ -115,45 +118,61 @@ def signature_values(words: NDArray[np.uint64]) -> NDArray[Any]:
     shingles = ngrams(words, SHINGLE_WORDS)
     if len(shingles) > SAMPLE_ABOVE:
         shingles = shingles[shingles % np.uint64(KEEP_ONE_IN) == 0]
-    minhash = _minhash(None)
+    minhash = MinHash(
+        num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int, permutations=_permutations()
+    )
     minhash.update_batch(np.unique(shingles >> np.uint64(32)).tolist())
-    values: NDArray[Any] = minhash.hashvalues
-    return values
+    return np.asarray(minhash.hashvalues, dtype=np.uint32)
 
 
-_permutations: list[Any] = []
+@lru_cache(maxsize=1)
+def _permutations() -> Any:
+    """The same for every text: drawing them costs more than using them."""
+    return MinHash(num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int).permutations
 
 
-def _minhash(values: NDArray[Any] | None) -> MinHash:
-    """An empty MinHash or one with these values; all share one set of permutations."""
-    if not _permutations:
-        first = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int)
-        _permutations.append(first.permutations)
-    return MinHash(
-        num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int,
-        permutations=_permutations[0], hashvalues=values,
-    )  # fmt: skip
+def near_duplicates(
+    signatures: NDArray[np.uint32], threshold: float = NEAR_DUPLICATE
+) -> list[tuple[int, int, float]]:
+    """Pairs of rows (earlier, later) whose estimated similarity reaches the threshold, and the estimate.
+
+    Locality-sensitive hashing as datasketch does it (its bands and rows): rows that agree in a whole
+    band are compared. One band is looked at at a time, by sorting, so that beside the signatures
+    (which may be mapped from a file) memory is about 40 bytes per row. Of more than `MOST_ALIKE` rows
+    that agree in a band each is compared with the first so many: enough to find which belong together.
+    """
+    index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+    bands = ((n * index.r, (n + 1) * index.r) for n in range(index.b))
+    pairs = np.empty((0, 2), dtype=np.int64)
+    for start, end in bands:
+        new = _agreeing(np.ascontiguousarray(signatures[:, start:end]))
+        pairs = np.unique(np.concatenate([pairs, new]), axis=0) if len(new) else pairs
+    found = []
+    for block in np.array_split(pairs, len(pairs) // 4096 + 1):
+        equal = signatures[block[:, 0]] == signatures[block[:, 1]]
+        for (left, right), estimate in zip(
+            block.tolist(), equal.mean(axis=1).tolist(), strict=True
+        ):
+            if estimate >= threshold:
+                found.append((left, right, estimate))
+    return sorted(found, key=lambda one: (one[1], -one[2], one[0]))
 
 
-class NearDuplicates:
-    """Feed documents one by one; learn which earlier ones each resembles."""
-
-    def __init__(self, threshold: float = NEAR_DUPLICATE) -> None:
-        self._threshold = threshold
-        self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
-        self._signatures: dict[str, MinHash] = {}
-
-    def add(self, key: str, values: NDArray[Any]) -> list[tuple[str, float]]:
-        """Earlier keys with an estimated similarity of at least the threshold, and that estimate."""
-        minhash = _minhash(values)
-        similar = []
-        for other in self._index.query(minhash):
-            estimate = float(minhash.jaccard(self._signatures[other]))
-            if estimate >= self._threshold:
-                similar.append((str(other), estimate))
-        self._index.insert(key, minhash, check_duplication=False)
-        self._signatures[key] = minhash
-        return sorted(similar, key=lambda pair: (-pair[1], pair[0]))
+def _agreeing(band: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Pairs of rows (earlier, later) that are equal in all columns of the band."""
+    keys = np.zeros(len(band), dtype=np.uint64)
+    for column in band.T:
+        keys = _mixed(keys * _FACTOR + column + np.uint64(1))
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    edges = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1], [True])))
+    pairs = []
+    for group in np.flatnonzero(np.diff(edges) > 1).tolist():
+        rows = order[edges[group] : edges[group + 1]]
+        for place in range(min(len(rows) - 1, MOST_ALIKE)):
+            later = rows[place + 1 :]
+            pairs.append(np.stack([np.full(len(later), rows[place]), later], axis=1))
+    return np.concatenate(pairs) if pairs else np.empty((0, 2), dtype=np.int64)
 
 
 class Overlap:

@@ -45,7 +45,9 @@ MOST_SECRETS = 8
 ALTERNATIVES = 31
 SECRET_CONTEXT_CHARACTERS = 160
 SECRET_LEVEL = 0.01
-LEAST_GAIN_BITS = 5.0  # 2^5 = all the alternatives: so many times easier to guess than from the base
+LEAST_GAIN_BITS = (
+    5.0  # 2^5 = all the alternatives: so many times easier to guess than from the base
+)
 
 Counter_ = Callable[[str], int]
 
