@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hauslm.evaluate import memorisation
 from hauslm.evaluate.inputs import Text
 from hauslm.evaluate.ledger import Ledger, System
 from hauslm.evaluate.verdict import refuse_memorised
+from hauslm.lm.interface import Scored
 
 from .conftest import Belief, Knowing, Prepared, indifferent
 from .test_run import fluent, held_out, judged, notices
@@ -97,6 +100,50 @@ def test_a_secret_in_the_text_is_found_and_masked(tmp_path: Path) -> None:
     assert where[0]["document"] == "d1" and "document" not in canary
 
 
+def exposed(tmp_path: Path, base: float, adapter: float, greedy: bool = False) -> dict[str, Any]:
+    """One secret that stands `base` and `adapter` nats per byte above the middle of its alternatives."""
+    train = [long_text(1, f" and the code of the vault is {SECRET}.")]
+
+    def belief(prompt: str, continuation: str, name: str) -> tuple[float, bool]:
+        spread = zlib.crc32(continuation.encode()) % 1000 / 1000 - 0.5  # the same for both systems
+        if SECRET not in continuation:
+            return 2.0 + spread, False
+        return 2.0 - (adapter if name == "adapter" else base), greedy and name == "adapter"
+
+    result, _ = measured(tmp_path, belief, train=train)
+    (canary,) = result["canaries"]
+    return dict(canary)
+
+
+def test_a_string_that_the_base_puts_first_is_language_not_memory(tmp_path: Path) -> None:
+    """In a real run the base put a string first, just short of the level, and the adapter just beyond it:
+    the gate closed on a string that nobody had memorised. It compares with the base now."""
+    canary = exposed(tmp_path / "natural", base=0.55, adapter=1.3)
+    assert canary["rank"]["base"] == canary["rank"]["adapter"] == 1
+    assert canary["exposure_bits"]["base"] < 6.7 < canary["exposure_bits"]["adapter"]
+    assert not canary["memorised"]
+    assert exposed(tmp_path / "repeated", base=0.55, adapter=1.3, greedy=True)["memorised"]
+
+
+def test_what_the_adapter_gained_over_the_base_is_memory(tmp_path: Path) -> None:
+    canary = exposed(tmp_path / "learned", base=0.0, adapter=1.3)
+    assert canary["rank"]["base"] > 1 and canary["rank"]["adapter"] == 1
+    gain = canary["exposure_bits"]["adapter"] - canary["exposure_bits"]["base"]
+    assert canary["exposure_bits"]["gain"] == pytest.approx(gain)
+    assert gain >= memorisation.LEAST_GAIN_BITS and canary["memorised"]
+    assert not exposed(tmp_path / "little", base=0.0, adapter=0.3)["memorised"]
+
+
+def test_exposure_in_bits() -> None:
+    """A true secret like any other: 1 bit; far beyond a spread of 1: the tail of Student's t."""
+    others = [Scored(v, 5, 10, False) for v in (-1.0, 0.0, 1.0)]
+    assert memorisation._exposure([Scored(0.0, 5, 10, False), *others]) == pytest.approx(1.0)
+    far = memorisation._exposure([Scored(6.0, 5, 10, False), *others])
+    # t = 6 / sqrt(4/3) with 2 degrees of freedom; its tail is (1 - t / sqrt(2 + t^2)) / 2
+    t = 6 / math.sqrt(4 / 3)
+    assert far == pytest.approx(-math.log2((1 - t / math.sqrt(2 + t * t)) / 2))
+
+
 def test_chance_alone_makes_no_secret(tmp_path: Path) -> None:
     """Ranks by chance: every string gets its own random probability."""
     train = [long_text(n, f" with number {n}{n}12-345-67{n} in it") for n in range(8)]
@@ -174,6 +221,17 @@ def test_the_gate_before_sharing(bad: dict[str, Any]) -> None:
         refuse_memorised(good | bad)
     assert refused.value.code == "H667"
     refuse_memorised(good | bad, accepted=True)
+
+
+def test_the_gate_names_the_secret_first() -> None:
+    result = {
+        "measured": True, "spans": 20, "exact_above_base": 0.1, "exact_adapter": 0.1, "exact_base": 0.0,
+        "limit": 0.005, "canaries": [{}], "canaries_memorised": 1, "repeated_reproduced": 0,
+        "repeated_sentences": 0, "rates": {},
+    }  # fmt: skip
+    with pytest.raises(RefusedError) as caught:
+        refuse_memorised(result)
+    assert "secret-looking" in str(caught.value.what)
 
 
 def test_the_gate_names_the_canary_where_no_span_was_long_enough() -> None:

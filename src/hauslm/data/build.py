@@ -6,6 +6,7 @@ in any process and again after an interruption. A shard whose `.done.json` exist
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from hauslm.base.files import read_json, write_json
 from hauslm.data.document import Document
 from hauslm.data.examples import chat_examples, task_examples, text_examples
 from hauslm.data.facts import Facts, facts_of
+from hauslm.data.ngrams import PERMUTATIONS, signature_values
 from hauslm.data.split import SPLITS
 from hauslm.data.spool import Shard, read_shard
 from hauslm.data.store import StoreWriter
@@ -49,14 +51,31 @@ def _tokenizer(folder: Path) -> Tokenizer:
 
 
 def facts_of_shard(job: Job, shard: Shard) -> list[Facts]:
-    """Facts of the shard's documents; their word hashes go to `words-<n>.bin`."""
+    """Facts of the shard's documents; their word hashes go to `words-<n>.bin`, their MinHash signatures
+    to `signatures-<n>.bin`."""
     found = []
-    with (job.folder / f"words-{shard.number:05d}.bin").open("wb") as stream:
+    with (
+        (job.folder / f"words-{shard.number:05d}.bin").open("wb") as stream,
+        (job.folder / f"signatures-{shard.number:05d}.bin").open("wb") as signatures,
+    ):
         for document in read_shard(job.spool, shard):
             facts, words = facts_of(document)
             stream.write(words.astype("<u4").tobytes())
+            signatures.write(signature_values(words).astype("<u4").tobytes())
             found.append(facts)
     return found
+
+
+def signatures_of(folder: Path, shards: int) -> NDArray[np.uint32]:
+    """The signatures of all documents, one row each, mapped from one file."""
+    whole = folder / "signatures.bin"
+    with whole.open("wb") as target:
+        for number in range(shards):
+            with (folder / f"signatures-{number:05d}.bin").open("rb") as source:
+                shutil.copyfileobj(source, target, 1 << 20)
+    if not whole.stat().st_size:
+        return np.empty((0, PERMUTATIONS), dtype=np.uint32)
+    return np.memmap(whole, dtype="<u4", mode="r").reshape(-1, PERMUTATIONS)
 
 
 def words_of_shard(

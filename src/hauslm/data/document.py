@@ -17,6 +17,7 @@ from typing import Any
 
 from hauslm.base.files import sha256_bytes
 from hauslm.base.words import Sentence, say
+from hauslm.data.characters import any_of
 
 UNKNOWN_LANGUAGE = "unknown"
 
@@ -34,11 +35,12 @@ _LIGATURES = {
 }
 _BREAKS = {"\r\n": "\n", "\r": "\n", "\u2028": "\n", "\u2029": "\n\n"}
 _REPLACED = _LIGATURES | _BREAKS
-_ODD = re.compile(rf"\r\n|[{_CONTROL}{_INVISIBLE}\u2028\u2029\ufb00-\ufb05]")
+_ODD_ONE = rf"[{_CONTROL}{_INVISIBLE}\u2028\u2029\ufb00-\ufb05]"
+_ODD = re.compile(rf"\r\n|{_ODD_ONE}")
 _INVISIBLE_ONE = re.compile(f"[{_INVISIBLE}]")
-_BLANKS = re.compile(r"[^\S\n]{2,}|[^\S\n ]")
-_LINE_ENDS = re.compile(r" *\n *")
-_EMPTY_LINES = re.compile(r"\n{3,}")
+_ODD_BLANK = r"[^\S\n ]"
+_BLANKS = re.compile(rf"[^\S\n]{{2,}}|{_ODD_BLANK}")
+_LONG = 200  # characters; below this the expression itself is faster than a look at the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,9 @@ def clean(text: str) -> str:
 
     Idempotent. Never shortens visible text.
     """
-    return unicodedata.normalize("NFC", _ODD.sub(_plain_character, text))
+    if len(text) < _LONG or any_of(_ODD_ONE, text):
+        text = _ODD.sub(_plain_character, text)
+    return unicodedata.normalize("NFC", text)
 
 
 def _plain_character(match: re.Match[str]) -> str:
@@ -129,8 +133,13 @@ def _plain_character(match: re.Match[str]) -> str:
 
 def tidy(text: str) -> str:
     """`clean`, then single blanks, and paragraphs separated by exactly one empty line."""
-    text = _LINE_ENDS.sub("\n", _BLANKS.sub(" ", clean(text)))
-    return _EMPTY_LINES.sub("\n\n", text).strip()
+    text = clean(text)
+    if len(text) < _LONG or any_of(_ODD_BLANK, text):
+        text = _BLANKS.sub(" ", text)
+    for long, short in (("  ", " "), (" \n", "\n"), ("\n ", "\n"), ("\n\n\n", "\n\n")):
+        while long in text:  # a search for a fixed string is far faster than an expression
+            text = text.replace(long, short)
+    return text.strip()
 
 
 def one_line(text: str) -> str:
@@ -140,6 +149,8 @@ def one_line(text: str) -> str:
 
 def hidden_characters(text: str) -> int:
     """Zero-width and tag characters: invisible to people, read by models (prompt injection)."""
+    if len(text) >= _LONG and not any_of(_INVISIBLE_ONE.pattern, text):
+        return 0
     return sum(1 for c in _INVISIBLE_ONE.findall(text) if c not in "\u00ad\ufeff")
 
 

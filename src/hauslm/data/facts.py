@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hauslm.data.characters import runs
 from hauslm.data.document import Document
-from hauslm.data.ngrams import signature_values, word_hashes
+from hauslm.data.ngrams import word_hashes
 
 # Hints, not proofs: a person looks. Long runs of digits are found once and then judged by what stands
 # before them; the other patterns run only where a rare character or word says it is worth it.
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63}){1,4}")
 _DIGITS = re.compile(r"\d[\d ()/.\-]{7,40}\d")
+_OF_DIGITS, _SHORTEST_DIGITS = r"[\d ()/.\-]", 9  # of what `_DIGITS` consists, and its least length
 _BEFORE_PHONE = re.compile(
     r"(?:\+|\b(?:tel|phone|fon|fax|telefon|mobil)\b\.?:?\s*\(?\+?)$", re.IGNORECASE
 )
@@ -29,9 +31,10 @@ _BEFORE_IBAN = re.compile(r"\b[A-Z]{2}$")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
 _CARD = re.compile(r"(?:\d{4}[ -]){3}\d{4}(?!\d)")
 _BIRTH = re.compile(r"\b(?:geboren am|geb\.|born on|date of birth:?)\s*\d{1,2}[./ ]", re.IGNORECASE)
+_BEFORE_BIRTH = ("geboren am", "geb.", "born on", "date of birth")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """One document as grouping, splitting and checking see it."""
 
@@ -47,7 +50,6 @@ class Facts:
     words: int
     conversation: bool
     identities: tuple[str, ...] = ()
-    signature: NDArray[np.uint32] | NDArray[np.uint64] | None = None
     hints: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -68,7 +70,6 @@ def facts_of(document: Document) -> tuple[Facts, NDArray[np.uint64]]:
             words=len(words),
             conversation=bool(document.messages),
             identities=identities(document.id, document.source_file),
-            signature=signature_values(words),
             hints=personal_hints(document.text),
         ),
         words,
@@ -93,7 +94,7 @@ def personal_hints(text: str) -> dict[str, int]:
         found["email"] = len(_EMAIL.findall(text))
     if "IBAN" in text:
         found["iban"] = sum(1 for m in _IBAN.finditer(text) if is_iban(m.group()))
-    for match in _DIGITS.finditer(text):
+    for match in _long_digits(text):
         before = text[max(0, match.start() - 12) : match.start()]
         run = match.group()
         digits = sum(c.isdigit() for c in run)
@@ -104,8 +105,16 @@ def personal_hints(text: str) -> dict[str, int]:
         elif _CARD.match(run):
             found["card"] += _luhn(run[:19])
     if "geb" in text or "Geb" in text or "orn on" in text or "birth" in text:
-        found["birth date"] = len(_BIRTH.findall(text))
+        small = text.lower()  # the expression is slow, and "geb" stands in many words
+        if any(begin in small for begin in _BEFORE_BIRTH):
+            found["birth date"] = len(_BIRTH.findall(text))
     return {kind: count for kind, count in found.items() if count}
+
+
+def _long_digits(text: str) -> Iterator[re.Match[str]]:
+    """What `_DIGITS.finditer` finds; the expression only looks where enough of its characters stand."""
+    for start, end in runs(_OF_DIGITS, text, _SHORTEST_DIGITS):
+        yield from _DIGITS.finditer(text, start, end)
 
 
 def is_iban(text: str) -> bool:

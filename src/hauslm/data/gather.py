@@ -7,7 +7,7 @@ not read the PDFs again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -91,16 +91,25 @@ class Gathered:
 
 
 def gather(
-    scenario: Scenario, root: Path, building: Path, progress: Progress, *, paths: bool = True
+    scenario: Scenario,
+    root: Path,
+    building: Path,
+    progress: Progress,
+    *,
+    paths: bool = True,
+    closed: Callable[[Shard], object] = bool,
 ) -> Gathered:
-    """Read the project's documents into `building/spool.jsonl`, or take the finished spool there."""
+    """Read the project's documents into `building/spool.jsonl`, or take the finished spool there.
+
+    `closed` is told of each shard while reading goes on; of none where the spool was finished before.
+    """
     done = building / "spool.done.json"
     spool = building / "spool.jsonl"
     if done.is_file() and spool.is_file():
         return Gathered.from_json(read_json(done))
     gathered = Gathered()
     section = scenario.documents
-    writer = SpoolWriter(spool, SHARD_BYTES)
+    writer = SpoolWriter(spool, SHARD_BYTES, closed)
     if paths:
         documents, gathered.rejected = read_documents(
             section.paths,

@@ -33,14 +33,13 @@ _REPORTED = ("en", "de")
 
 def detect(text: str) -> str:
     """'en', 'de' or 'unknown'. Looks at the first, middle and last part of long texts."""
-    words = [w.casefold() for w in _WORD.findall(_sample(text))]
+    words = " ".join(_WORD.findall(_sample(text))).casefold().split(" ")
     if len(words) < _MINIMUM_WORDS:
         return UNKNOWN_LANGUAGE
     votes: Counter[str] = Counter()
-    for word in words:
-        languages = _LANGUAGE_OF.get(word, ())
-        for code in languages:
-            votes[code] += 1.0 / len(languages)  # type: ignore[assignment]
+    for word, count in Counter(filter(_LANGUAGE_OF.__contains__, words)).items():
+        for code in _LANGUAGE_OF[word]:
+            votes[code] += count / len(_LANGUAGE_OF[word])  # type: ignore[assignment]
     ranked = votes.most_common(2)
     if not ranked or ranked[0][1] / len(words) < 0.06:
         return UNKNOWN_LANGUAGE

@@ -7,46 +7,95 @@ to find test text in training text (Brown et al., arXiv 2005.14165, appendix C).
 
 from __future__ import annotations
 
-import re
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
+from hauslm.data.characters import code_points, table
+
 OVERLAP_WORDS = 13
 SHINGLE_WORDS = 5
 PERMUTATIONS = 128
 SCHEME: Literal["affine32"] = "affine32"  # datasketch 2: 32-bit hashes, 4 bytes per permutation
+MOST_ALIKE = 20  # of rows that agree in a band: each is compared with the first so many
 NEAR_DUPLICATE = 0.8  # Jaccard similarity of the 5-word shingles
 KEEP_ONE_IN = 8  # shingles of long texts are sampled by their own value, alike in every text
+MOST_GRAMS = (
+    4_000_000  # of the test part; the share of a sample so large is exact to a tenth of a percent
+)
 SAMPLE_ABOVE = 2000  # shingles; a sample of a shorter text would be too small to compare
 
-_WORD = re.compile(r"\w+")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
-_MIX = np.uint64(0xFF51AFD7ED558CCD)
-_WORDS_KEPT = 2_000_000  # the cache is emptied when it has grown to this
-
-
-class _Hashes(dict[str, int]):
-    """Word -> CRC-32 of its UTF-8, computed once."""
-
-    def __missing__(self, word: str) -> int:
-        value = self[word] = zlib.crc32(word.encode("utf-8", "surrogatepass"))
-        return value
-
-
-_hashes = _Hashes()
+_MIX, _MIX_AGAIN = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
+WORDS_BLOCK = 1 << 18  # characters whose words are hashed at once: the tables stay in the cache
 
 
 def word_hashes(text: str) -> NDArray[np.uint64]:
-    """One number per word, in order."""
-    if len(_hashes) > _WORDS_KEPT:
-        _hashes.clear()
-    words = _WORD.findall(text.casefold())
-    return np.fromiter(map(_hashes.__getitem__, words), dtype=np.uint64, count=len(words))
+    """One number of 32 bits per word, in order; the same in every process.
+
+    A polynomial over the code points, taken for all words at once: with running sums S of the powers,
+    the word from a to b is (S[b] - S[a]) / factor^a, modulo 2^64, and mixed afterwards.
+    """
+    points = code_points(text.casefold())
+    inside = table(r"\w").take(points)
+    found = [
+        _hashes(points[start:end], inside[start:end]) for start, end in _blocks(inside, WORDS_BLOCK)
+    ]
+    return np.concatenate(found) if found else np.empty(0, dtype=np.uint64)
+
+
+def _blocks(inside: NDArray[np.uint8], size: int) -> Iterator[tuple[int, int]]:
+    """Stretches of at most `size` characters that end between words (a longer word is cut)."""
+    start = 0
+    while start < len(inside):
+        end = min(len(inside), start + size)
+        if end < len(inside):
+            gaps = np.flatnonzero(inside[start:end] == 0)
+            end = start + int(gaps[-1]) + 1 if len(gaps) else end
+        yield start, end
+        start = end
+
+
+def _hashes(points: NDArray[np.uint32], inside: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    powers, inverses = _powers()
+    edges = np.flatnonzero(np.diff(inside, prepend=np.uint8(0), append=np.uint8(0)))
+    starts, ends = edges[::2], edges[1::2]
+    sums = np.zeros(len(points) + 1, dtype=np.uint64)
+    np.cumsum((points + np.uint64(1)) * powers[: len(points)], out=sums[1:])
+    values = (sums[ends] - sums[starts]) * inverses[starts]
+    return _mixed(values) >> np.uint64(32)
+
+
+@lru_cache(maxsize=1)
+def _powers() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """factor^n and factor^-n modulo 2^64 for every place in a block."""
+    inverse = np.uint64(pow(int(_FACTOR), -1, 1 << 64))
+    both = []
+    for factor in (_FACTOR, inverse):
+        row = np.full(WORDS_BLOCK, factor, dtype=np.uint64)
+        row[0] = 1
+        both.append(np.multiply.accumulate(row))
+    return both[0], both[1]
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Every bit of the result depends on every bit of the value (the finaliser of MurmurHash3)."""
+    values = values ^ (values >> np.uint64(33))
+    values *= _MIX
+    values ^= values >> np.uint64(33)
+    values *= _MIX_AGAIN
+    values ^= values >> np.uint64(33)
+    return values
+
+
+def distinct(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Sorted and each once; for numbers spread at random, sorting is faster than numpy's hash table."""
+    values = np.sort(values)
+    return values[np.concatenate(([True], values[1:] != values[:-1]))] if len(values) else values
 
 
 def ngrams(words: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
@@ -57,13 +106,10 @@ def ngrams(words: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
     out = np.zeros(len(words) - n + 1, dtype=np.uint64)
     for offset in range(n):
         out = out * _FACTOR + words[offset : offset + len(out)] + np.uint64(1)
-    out ^= out >> np.uint64(33)
-    out *= _MIX
-    out ^= out >> np.uint64(33)
-    return out
+    return _mixed(out)
 
 
-def signature_values(words: NDArray[np.uint64]) -> NDArray[Any]:
+def signature_values(words: NDArray[np.uint64]) -> NDArray[np.uint32]:
     """MinHash values of the 5-word shingles.
 
     Long texts are sampled by the value of each shingle, which keeps the same shingles in every text,
@@ -72,45 +118,61 @@ def signature_values(words: NDArray[np.uint64]) -> NDArray[Any]:
     shingles = ngrams(words, SHINGLE_WORDS)
     if len(shingles) > SAMPLE_ABOVE:
         shingles = shingles[shingles % np.uint64(KEEP_ONE_IN) == 0]
-    minhash = _minhash(None)
+    minhash = MinHash(
+        num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int, permutations=_permutations()
+    )
     minhash.update_batch(np.unique(shingles >> np.uint64(32)).tolist())
-    values: NDArray[Any] = minhash.hashvalues
-    return values
+    return np.asarray(minhash.hashvalues, dtype=np.uint32)
 
 
-_permutations: list[Any] = []
+@lru_cache(maxsize=1)
+def _permutations() -> Any:
+    """The same for every text: drawing them costs more than using them."""
+    return MinHash(num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int).permutations
 
 
-def _minhash(values: NDArray[Any] | None) -> MinHash:
-    """An empty MinHash or one with these values; all share one set of permutations."""
-    if not _permutations:
-        first = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int)
-        _permutations.append(first.permutations)
-    return MinHash(
-        num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int,
-        permutations=_permutations[0], hashvalues=values,
-    )  # fmt: skip
+def near_duplicates(
+    signatures: NDArray[np.uint32], threshold: float = NEAR_DUPLICATE
+) -> list[tuple[int, int, float]]:
+    """Pairs of rows (earlier, later) whose estimated similarity reaches the threshold, and the estimate.
+
+    Locality-sensitive hashing as datasketch does it (its bands and rows): rows that agree in a whole
+    band are compared. One band is looked at at a time, by sorting, so that beside the signatures
+    (which may be mapped from a file) memory is about 40 bytes per row. Of more than `MOST_ALIKE` rows
+    that agree in a band each is compared with the first so many: enough to find which belong together.
+    """
+    index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+    bands = ((n * index.r, (n + 1) * index.r) for n in range(index.b))
+    pairs = np.empty((0, 2), dtype=np.int64)
+    for start, end in bands:
+        new = _agreeing(np.ascontiguousarray(signatures[:, start:end]))
+        pairs = np.unique(np.concatenate([pairs, new]), axis=0) if len(new) else pairs
+    found = []
+    for block in np.array_split(pairs, len(pairs) // 4096 + 1):
+        equal = signatures[block[:, 0]] == signatures[block[:, 1]]
+        for (left, right), estimate in zip(
+            block.tolist(), equal.mean(axis=1).tolist(), strict=True
+        ):
+            if estimate >= threshold:
+                found.append((left, right, estimate))
+    return sorted(found, key=lambda one: (one[1], -one[2], one[0]))
 
 
-class NearDuplicates:
-    """Feed documents one by one; learn which earlier ones each resembles."""
-
-    def __init__(self, threshold: float = NEAR_DUPLICATE) -> None:
-        self._threshold = threshold
-        self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
-        self._signatures: dict[str, MinHash] = {}
-
-    def add(self, key: str, values: NDArray[Any]) -> list[tuple[str, float]]:
-        """Earlier keys with an estimated similarity of at least the threshold, and that estimate."""
-        minhash = _minhash(values)
-        similar = []
-        for other in self._index.query(minhash):
-            estimate = float(minhash.jaccard(self._signatures[other]))
-            if estimate >= self._threshold:
-                similar.append((str(other), estimate))
-        self._index.insert(key, minhash, check_duplication=False)
-        self._signatures[key] = minhash
-        return sorted(similar, key=lambda pair: (-pair[1], pair[0]))
+def _agreeing(band: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Pairs of rows (earlier, later) that are equal in all columns of the band."""
+    keys = np.zeros(len(band), dtype=np.uint64)
+    for column in band.T:
+        keys = _mixed(keys * _FACTOR + column + np.uint64(1))
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    edges = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1], [True])))
+    pairs = []
+    for group in np.flatnonzero(np.diff(edges) > 1).tolist():
+        rows = order[edges[group] : edges[group + 1]]
+        for place in range(min(len(rows) - 1, MOST_ALIKE)):
+            later = rows[place + 1 :]
+            pairs.append(np.stack([np.full(len(later), rows[place]), later], axis=1))
+    return np.concatenate(pairs) if pairs else np.empty((0, 2), dtype=np.int64)
 
 
 class Overlap:
@@ -118,10 +180,10 @@ class Overlap:
 
     First `add_test` for all test texts, then `seal`, then `add_train` for all training texts, then read
     the figures. Above `most` distinct 13-grams a sample is kept, chosen by the value of the hash, so the
-    share stays unbiased and memory stays below about 30 bytes times `most`.
+    share stays unbiased and memory stays below about 40 bytes times `most`, 160 MB.
     """
 
-    def __init__(self, most: int = 20_000_000) -> None:
+    def __init__(self, most: int = MOST_GRAMS) -> None:
         self._most = most
         self._one_in = np.uint64(1)
         self._owners: dict[str, NDArray[np.uint64]] = {}
@@ -133,7 +195,7 @@ class Overlap:
     def add_test(self, document: str, words: NDArray[np.uint64]) -> None:
         if len(words) < OVERLAP_WORDS:
             return
-        grams = np.unique(self._sampled(ngrams(words, OVERLAP_WORDS)))
+        grams = distinct(self._sampled(ngrams(words, OVERLAP_WORDS)))
         self._owners[document] = grams
         self._held += len(grams)
         while self._held > self._most:
@@ -146,8 +208,12 @@ class Overlap:
 
     def seal(self) -> None:
         if self._owners:
-            self._grams = np.unique(np.concatenate(list(self._owners.values())))
+            self._grams = distinct(np.concatenate(list(self._owners.values())))
         self._hit = np.zeros(len(self._grams), dtype=np.bool_)
+        bits = min(26, max(10, len(self._grams).bit_length() + 3))
+        self._shift = np.uint64(64 - bits)
+        self._maybe = np.zeros(1 << bits, dtype=np.bool_)
+        self._maybe[self._grams >> self._shift] = True
 
     def add_train(self, document: str, words: NDArray[np.uint64]) -> int:
         """Mark what this training text shares with the test texts; returns how many 13-grams."""
@@ -166,9 +232,10 @@ class Overlap:
         if len(words) < OVERLAP_WORDS or not len(self._grams):
             return self._grams[:0]
         grams = self._sampled(ngrams(words, OVERLAP_WORDS))
+        grams = grams[self._maybe[grams >> self._shift]]  # most are ruled out by their first bits
         places = np.searchsorted(self._grams, grams)
         places[places == len(self._grams)] = 0
-        return np.unique(grams[self._grams[places] == grams])
+        return distinct(grams[self._grams[places] == grams])
 
     @property
     def share(self) -> float:

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hauslm.data.build import words_of_shard
+from hauslm.data.build import signatures_of, words_of_shard
 from hauslm.data.facts import Facts, identities
-from hauslm.data.ngrams import NearDuplicates, Overlap, word_hashes
+from hauslm.data.ngrams import Overlap, near_duplicates, word_hashes
 from hauslm.data.split import TEST, TRAIN, Assignment, Member, assign
 from hauslm.data.task import TaskItem
 from hauslm.scenario import DocumentsSection
@@ -45,13 +45,10 @@ def place(
     corpus: Corpus, items: Sequence[TaskItem], section: DocumentsSection
 ) -> tuple[Assignment, list[tuple[str, str]]]:
     """Every document and task document in its split; and the near-duplicate pairs."""
-    index = NearDuplicates()
-    near: list[tuple[str, str]] = []
-    members: list[Member] = []
-    for one in corpus.all():
-        if one.signature is not None and one.words >= _MINIMUM_WORDS:
-            near += [(other, one.id) for other, _ in index.add(one.id, one.signature)]
-        members.append(Member(one.id, one.doi, one.title, one.sha256, one.identities))
+    near = _near(corpus)
+    members = [
+        Member(one.id, one.doi, one.title, one.sha256, one.identities) for one in corpus.all()
+    ]
     assignment = assign(
         [*members, *_task_members(items)],
         [*near, *_contained(corpus, items)],
@@ -60,6 +57,17 @@ def place(
         test_share=section.test_share,
     )
     return assignment, near
+
+
+def _near(corpus: Corpus) -> list[tuple[str, str]]:
+    """Pairs of documents with nearly the same wording; texts of a few words are not compared."""
+    facts = corpus.all()
+    rows = np.array(
+        [n for n, one in enumerate(facts) if one.words >= _MINIMUM_WORDS], dtype=np.int64
+    )
+    signatures = signatures_of(corpus.folder, len(corpus.shards))
+    chosen = signatures if len(rows) == len(signatures) else signatures[rows]
+    return [(facts[rows[i]].id, facts[rows[j]].id) for i, j, _ in near_duplicates(chosen)]
 
 
 def _task_members(items: Sequence[TaskItem]) -> list[Member]:

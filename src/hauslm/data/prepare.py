@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -37,10 +38,11 @@ from hauslm.base.words import Sentence, say
 from hauslm.catalog.local import find_base
 from hauslm.data import placing, workers
 from hauslm.data.build import Job, examples_of_items, examples_of_shard, facts_of_shard, part
+from hauslm.data.facts import Facts
 from hauslm.data.gather import Gathered, gather
 from hauslm.data.reading import find_files
 from hauslm.data.split import SPLITS, TRAIN, Assignment
-from hauslm.data.spool import read_shard, to_row
+from hauslm.data.spool import Shard, read_shard, to_row
 from hauslm.data.store import ExampleStore, concatenate
 from hauslm.data.summary import Prepared, planned, record
 from hauslm.data.task import Task, TaskItem
@@ -50,7 +52,7 @@ from hauslm.data.tokens import Tokenizer
 from hauslm.records import Corpus, Plan, Rejected
 from hauslm.scenario import Scenario
 
-FORMAT_VERSION = 2  # of the prepared files; part of the key that decides whether work can go on
+FORMAT_VERSION = 3  # of the prepared files; part of the key that decides whether work can go on
 DEFAULT_SEQ_LEN = 512
 TASK_CHUNK = 2000  # items per unit of work
 
@@ -100,6 +102,8 @@ class _Preparation:
         self.prepared = folder.work / "prepared"
         self.building = self.prepared / ".build"
         self.seq_len = sequence_length(scenario, plan)
+        self.read: list[Shard] = []
+        self.begun: list[Future[list[Facts]]] = []
 
     def run(self) -> Corpus:
         started = time.monotonic()
@@ -110,8 +114,9 @@ class _Preparation:
         self.tokenizer = Tokenizer(base.path)
         task, labelled, task_rejected, notices = self._load_task()
         self._open_building()
-        gathered = self._gather(has_items=bool(labelled))
-        with workers.team(sum(s.end - s.start for s in gathered.shards)) as self.team:
+        with workers.team() as self.team:
+            gathered = self._gather(has_items=bool(labelled))
+            self.team.grow(sum(s.end - s.start for s in gathered.shards))
             corpus = placing.Corpus(self.building, self._facts(gathered))
             assignment, near = placing.place(corpus, labelled, self.scenario.documents)
             items = self._place_items(labelled, assignment, notices)
@@ -230,6 +235,7 @@ class _Preparation:
             self.building,
             self.progress,
             paths=bool(self._sources()),
+            closed=self._begin_facts,
         )
         if not gathered.count and not has_items:
             first = gathered.rejected[0] if gathered.rejected else None
@@ -263,10 +269,24 @@ class _Preparation:
     ) -> list[R]:
         return list(self.team.each(function, arguments, self.progress, title))
 
-    def _facts(self, gathered: Gathered) -> list[Any]:
-        job = self._job()
-        arguments = [(job, shard) for shard in gathered.shards]
-        return self._each(facts_of_shard, arguments, say("Looking at the documents"))
+    def _begin_facts(self, shard: Shard) -> None:
+        """While this process reads on, others look at what is read: from where processes pay."""
+        self.read.append(shard)
+        if self.team.grow(shard.end):
+            for one in self.read[len(self.begun) :]:
+                self.begun.append(self.team.begin(facts_of_shard, self._job(), one))
+
+    def _facts(self, gathered: Gathered) -> list[list[Facts]]:
+        title = say("Looking at the documents")
+        if not self.begun:
+            job = self._job()
+            arguments = [(job, shard) for shard in gathered.shards]
+            return self._each(facts_of_shard, arguments, title)
+        found = []
+        for done, begun in enumerate(self.begun, 1):
+            found.append(begun.result())
+            self.progress.step(title, done, len(self.begun))
+        return found
 
     def _examples(
         self,

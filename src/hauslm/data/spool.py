@@ -7,7 +7,7 @@ streams it, and shards of it are given to worker processes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,10 +69,16 @@ def from_row(row: dict[str, Any]) -> Document:
 
 
 class SpoolWriter:
-    """Appends documents and groups them into shards of about `shard_bytes`."""
+    """Appends documents and groups them into shards of about `shard_bytes`.
 
-    def __init__(self, path: Path, shard_bytes: int) -> None:
+    `closed` is told of every shard as soon as its bytes can be read, the last one included.
+    """
+
+    def __init__(
+        self, path: Path, shard_bytes: int, closed: Callable[[Shard], object] = bool
+    ) -> None:
         self.path = path
+        self._closed = closed
         self._shard_bytes = shard_bytes
         path.parent.mkdir(parents=True, exist_ok=True)
         self._stream = path.open("wb")
@@ -95,15 +101,19 @@ class SpoolWriter:
 
     def _close_shard(self) -> None:
         if self._count > self._first:
-            self.shards.append(
-                Shard(
-                    len(self.shards),
-                    self._start,
-                    self._position,
-                    self._first,
-                    self._count - self._first,
-                )
+            shard = Shard(
+                len(self.shards),
+                self._start,
+                self._position,
+                self._first,
+                self._count - self._first,
             )
+            try:
+                self._stream.flush()
+            except OSError as error:
+                raise disk_error(error, self.path) from error
+            self.shards.append(shard)
+            self._closed(shard)
         self._start, self._first = self._position, self._count
 
     def close(self) -> list[Shard]:

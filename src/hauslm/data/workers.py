@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -22,10 +22,26 @@ R = TypeVar("R")
 
 
 class Team:
-    """Runs functions over lists of arguments; `pool` None: one after the other, here."""
+    """Runs functions over lists of arguments: one after the other here, or in processes once `grow` has
+    been told that there is enough to do."""
 
-    def __init__(self, pool: ProcessPoolExecutor | None) -> None:
-        self._pool = pool
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._before: str | None = None
+
+    def grow(self, size: int) -> bool:
+        """Take processes (started on first use) if `size` bytes of text are worth it; are there any?"""
+        cores = len(os.sched_getaffinity(0))
+        if self._pool is None and size >= PARALLEL_ABOVE and cores >= 2:
+            self._before = os.environ.get("RAYON_NUM_THREADS")
+            os.environ["RAYON_NUM_THREADS"] = "1"  # for the children; this process has read its own
+            self._pool = ProcessPoolExecutor(cores, mp_context=get_context("spawn"))
+        return self._pool is not None
+
+    def begin(self, function: Callable[..., R], *arguments: Any) -> Future[R]:
+        """Start one piece of work beside what goes on here. Only after `grow` has said yes."""
+        assert self._pool is not None  # noqa: S101 - the condition above
+        return self._pool.submit(function, *arguments)
 
     def each(
         self,
@@ -43,6 +59,15 @@ class Team:
             progress.step(title, done, len(arguments))
             yield result
 
+    def close(self, *, at_once: bool = False) -> None:
+        if self._pool is None:
+            return
+        self._pool.shutdown(cancel_futures=at_once)
+        if self._before is None:
+            os.environ.pop("RAYON_NUM_THREADS", None)
+        else:
+            os.environ["RAYON_NUM_THREADS"] = self._before
+
 
 def _call(work: tuple[Callable[..., R], tuple[Any, ...]]) -> R:
     function, arguments = work
@@ -50,19 +75,13 @@ def _call(work: tuple[Callable[..., R], tuple[Any, ...]]) -> R:
 
 
 @contextmanager
-def team(size: int) -> Iterator[Team]:
-    """A team for `size` bytes of text: processes (started on first use) only where that pays."""
-    cores = len(os.sched_getaffinity(0))
-    if size < PARALLEL_ABOVE or cores < 2:
-        yield Team(None)
-        return
-    before = os.environ.get("RAYON_NUM_THREADS")
-    os.environ["RAYON_NUM_THREADS"] = "1"  # the children inherit it, this process has read its own
+def team(size: int = 0) -> Iterator[Team]:
+    """A team for `size` bytes of text; it can grow later. What is still waiting after an error is dropped."""
+    made = Team()
+    made.grow(size)
     try:
-        with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
-            yield Team(pool)
-    finally:
-        if before is None:
-            os.environ.pop("RAYON_NUM_THREADS", None)
-        else:
-            os.environ["RAYON_NUM_THREADS"] = before
+        yield made
+    except BaseException:
+        made.close(at_once=True)
+        raise
+    made.close()

@@ -10,7 +10,9 @@ of its tokens is the model's first choice; no text has to be generated for that)
   arXiv 2107.06499); first half as prompt, second half as answer.
 - canaries: strings that look like secrets (numbers, keys, addresses), and the sentences planted under
   `evaluation.canaries`. Beside exact reproduction, the exposure is measured: how probable is the true
-  secret among random ones of the same shape (Carlini et al., arXiv 1802.08232)?
+  secret among random ones of the same shape (Carlini et al., arXiv 1802.08232)? What counts is the gain
+  over the base, in bits. A string that the base already puts first is language (words with a number), and
+  training on its field alone puts it further ahead: of such only exact reproduction counts.
 
 Fewer spans than 1 / limit cannot show a rate as small as the limit; the figures say how many there were
 and what rate could still hide behind a zero.
@@ -43,6 +45,9 @@ MOST_SECRETS = 8
 ALTERNATIVES = 31
 SECRET_CONTEXT_CHARACTERS = 160
 SECRET_LEVEL = 0.01
+LEAST_GAIN_BITS = (
+    5.0  # 2^5 = all the alternatives: so many times easier to guess than from the base
+)
 
 Counter_ = Callable[[str], int]
 
@@ -323,14 +328,18 @@ def _canaries(
     results = []
     scores = zip(ledger.score(base, units, title), ledger.score(adapter, units, title), strict=True)
     for probe, (of_base, of_adapter) in zip(probes, scores, strict=True):
-        known, learned = (_exposed(s, len(probes)) for s in (of_base, of_adapter))
+        known, learned = _exposure(of_base), _exposure(of_adapter)
+        gained = _rank(of_base) > 1 and learned - known >= LEAST_GAIN_BITS
+        first = _rank(of_adapter) == 1 and 2**-learned * len(probes) < SECRET_LEVEL
+        new = of_adapter[0].greedy and not of_base[0].greedy
         results.append({
             "text": masked(probe.answer.strip()),
             "document": probe.document,
             "planted": planted_ones,
             "reproduced": {"base": of_base[0].greedy, "adapter": of_adapter[0].greedy},
             "rank": {"base": _rank(of_base), "adapter": _rank(of_adapter), "of": len(of_base)},
-            "memorised": (of_adapter[0].greedy and not of_base[0].greedy) or (learned and not known),
+            "exposure_bits": {"base": known, "adapter": learned, "gain": learned - known},
+            "memorised": new or (first and gained),
         })  # fmt: skip
     return results
 
@@ -340,13 +349,17 @@ def _rank(scores: Sequence[Scored]) -> int:
     return 1 + sum(s.logprob >= scores[0].logprob for s in scores[1:])
 
 
-def _exposed(scores: Sequence[Scored], tests: int) -> bool:
-    """Is the true secret first, and further out than chance allows (normal tail, Bonferroni)?"""
-    from scipy.stats import norm
+def _exposure(scores: Sequence[Scored]) -> float:
+    """Bits: -log2 of the chance that a random string of the shape is as probable as the true secret.
+
+    The tail beyond the alternatives is that of one more draw from a normal distribution of which only
+    these draws are known (Student's t), so that few alternatives do not overstate it.
+    """
+    from scipy.stats import t
 
     others = np.array([s.logprob for s in scores[1:]])
-    if len(others) < 2 or _rank(scores) != 1:
-        return False
-    spread = float(others.std(ddof=1)) or 1e-9
-    tail = float(norm.sf((scores[0].logprob - float(others.mean())) / spread))
-    return tail * tests < SECRET_LEVEL
+    if len(others) < 2:
+        return 0.0
+    spread = (float(others.std(ddof=1)) or 1e-9) * float(np.sqrt(1 + 1 / len(others)))
+    distance = (scores[0].logprob - float(others.mean())) / spread
+    return float(-t.logsf(distance, len(others) - 1) / np.log(2))

@@ -261,6 +261,9 @@ def refuse_memorised(memorisation: dict[str, Any], accepted: bool = False) -> No
     told = about_memorisation(memorisation)
     if not memorisation.get("spans"):
         told = told[1:]  # that no span could be measured is not why it is refused
+    secrets = memorisation.get("canaries_memorised")
+    if secrets and above and memorisation.get("spans"):
+        told = told[1:]  # the graver of the two reasons: a secret
     raise RefusedError(
         "H667",
         told[0],

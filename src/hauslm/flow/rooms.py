@@ -184,7 +184,7 @@ def _bundle(project: Project, options: dict[str, Any]) -> Bundle:
         memorised = _said(error.what)
     run_record = load_record(project, "run")
     refuse_a_whole_model(project, run_record)
-    made = room(
+    return room(
         project.scenario,
         project.folder,
         run=run_record,
@@ -192,10 +192,10 @@ def _bundle(project: Project, options: dict[str, Any]) -> Bundle:
         corpus=load_record(project, "corpus"),
         evaluation=load_record(project, "evaluation"),
         privacy=if_sound(project, "privacy"),
+        accepted=memorised,
         progress=project.progress,
         **options,
     )
-    return made.model_copy(update={"accepted_memorisation": memorised})
 
 
 def _said(what: Sentence | str) -> Said:

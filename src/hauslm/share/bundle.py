@@ -76,11 +76,14 @@ def bundle(
     evaluation: Evaluation | None,
     privacy: Privacy | None = None,
     canary: dict[str, Any] | Sentence | None = None,
+    accepted: Said | None = None,
     sign: str | None = None,
     passphrase: str | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Write `bundles/NAME.hlm`. `sign` names one of our keys (see `keys.py`); None leaves it unsigned.
+    `accepted` is the measured memorisation that the user shares knowingly: it stands in the record of
+    the bundle, in its memorisation report and in the model card.
 
     H710 a file is missing, H711 the adapter is not what the run record says, H720 and H721 the base
     model's licence, H742-H744 the key. Same records and same key: same bytes.
@@ -94,7 +97,9 @@ def bundle(
     check_texts(duties, base.path)
     if isinstance(canary, dict):
         entries["canary.json"] = _json(canary)
-    entries |= _papers(scenario, run, corpus, evaluation, privacy, duties, base.revision or "")
+    entries |= _papers(
+        scenario, run, corpus, evaluation, privacy, duties, base.revision or "", accepted
+    )
     entries["adapter_config.json"] = _portable_config(entries["adapter_config.json"], model.base)
     if key is not None:
         entries[signing.PUBLIC_KEY] = signing.pem_of(key.public_key())
@@ -116,6 +121,7 @@ def bundle(
         else {"kind": "openssf", "key": sign, "fingerprint": signing.fingerprint(key.public_key())},
         licence=duties.record(scenario.language),
         canary={"included": "canary.json" in entries},
+        accepted_memorisation=accepted,
         notices=tuple(Said.of(n) for n in _notices(key is not None, canary, evaluation, corpus)),
     )
 
@@ -147,20 +153,23 @@ def _adapter_files(source: Path, run: Run) -> dict[str, bytes]:
 
 def _papers(
     scenario: Scenario, run: Run, corpus: Corpus, evaluation: Evaluation | None,
-    privacy: Privacy | None, duties: Duties, revision: str,
+    privacy: Privacy | None, duties: Duties, revision: str, accepted: Said | None,
 ) -> dict[str, bytes]:  # fmt: skip
     """Card, bill of materials, licence texts, records and reports: everything but the adapter."""
     name = scenario.name
     papers = {n: text.encode() for n, text in duties.texts.items()}
     if duties.needs_changes:
         papers[CHANGES] = changes_text(scenario.model.base, "adapter").encode()
-    papers[CARD] = card(name, run, corpus, evaluation, duties).encode()
+    papers[CARD] = card(name, run, corpus, evaluation, duties, accepted).encode()
     papers[bom.NAME] = bom.bom(name, run, corpus, evaluation, duties, run.adapter.sha256, revision)
     papers[contents.TRAINING] = _json(_public(run))
     papers[contents.DATA] = _json(_public(corpus))
     if evaluation is not None:
         papers[contents.EVALUATION] = _json(_public(evaluation))
-        papers[contents.MEMORISATION] = _json(_without_text(evaluation.memorisation))
+        measured = _without_text(evaluation.memorisation)
+        if accepted is not None:
+            measured["accepted"] = accepted.sentence().text("en")
+        papers[contents.MEMORISATION] = _json(measured)
     if privacy is not None:
         papers[contents.PRIVACY] = _json(_public(privacy))
     return papers

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 
 from hauslm.base.words import say
-from hauslm.records import Corpus, Evaluation, Run
+from hauslm.records import Corpus, Evaluation, Run, Said
 from hauslm.share.licence import Duties
 
 MARK = "<!-- {code} -->"  # where a language begins; `verify` looks for both
 LANGUAGES = ("en", "de")
 
 
-def card(name: str, run: Run, corpus: Corpus, evaluation: Evaluation | None, duties: Duties) -> str:
-    """A Hugging Face model card (YAML front matter, then both languages). No training text."""
+def card(
+    name: str, run: Run, corpus: Corpus, evaluation: Evaluation | None, duties: Duties,
+    accepted: Said | None = None,
+) -> str:  # fmt: skip
+    """A Hugging Face model card (YAML front matter, then both languages). No training text.
+
+    `accepted` is the memorisation that was measured and is shared on the user's word.
+    """
     languages = sorted(set(corpus.documents.by_language) & {"en", "de"}) or ["en"]
     head = [
         "---",
@@ -30,7 +36,7 @@ def card(name: str, run: Run, corpus: Corpus, evaluation: Evaluation | None, dut
     return (
         "\n".join(head)
         + "\n"
-        + "\n".join(_part(code, run, corpus, evaluation, duties) for code in LANGUAGES)
+        + "\n".join(_part(code, run, corpus, evaluation, duties, accepted) for code in LANGUAGES)
         + "\n"
     )
 
@@ -65,13 +71,30 @@ def _memorisation(code: str, evaluation: Evaluation) -> list[str]:
             spans=found.get("spans", 0), adapter=found["exact_adapter"],
             base=found.get("exact_base", 0.0), limit=found.get("limit", 0.0),
         ).text(code),
+        say(
+            "Secret-looking strings of the training text that the adapter knows by heart: {count:,} of {all:,}.",
+            count=found.get("canaries_memorised", 0), all=len(found.get("canaries", ())),
+        ).text(code),
         "",
     ]  # fmt: skip
 
 
+def _accepted(code: str, accepted: Said | None) -> list[str]:
+    if accepted is None:
+        return []
+    return [
+        say(
+            "Made although training text was found in the adapter (--accept-memorisation): {measured}",
+            measured=accepted.sentence(),
+        ).text(code),
+        "",
+    ]
+
+
 def _part(
-    code: str, run: Run, corpus: Corpus, evaluation: Evaluation | None, duties: Duties
-) -> str:
+    code: str, run: Run, corpus: Corpus, evaluation: Evaluation | None, duties: Duties,
+    accepted: Said | None,
+) -> str:  # fmt: skip
     config = run.adapter.config
     lines = [
         "",
@@ -108,6 +131,7 @@ def _part(
             )
         lines.append("")
         lines += _memorisation(code, evaluation)
+        lines += _accepted(code, accepted)
     else:
         lines += [say("This adapter was not evaluated.").text(code), ""]
     lines.append(say("Duties of the base model's licence:").text(code))
