@@ -309,6 +309,10 @@ class ModelSection(Section):
     quantisation: Literal["auto", "none", "nf4", "int8"] = Field(
         "auto", description=N_("How the frozen base is stored while training.")
     )
+    added_tokens: list[str] = Field(
+        default_factory=list,
+        description=N_("Texts that each become one token of their own, for example <GEN>."),
+    )
 
 
 PRESETS: dict[str, dict[str, Any]] = {

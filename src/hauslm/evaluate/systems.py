@@ -91,7 +91,9 @@ def _load(
     from hauslm.lm.local import LocalModel
 
     section = scenario.model
-    found = find_base(section.base, section.path, section.revision, folder.root)
+    found = find_base(
+        section.base, section.path, section.revision, folder.root, added=section.added_tokens
+    )
     sha256 = weights_sha256(found.path, folder.work / "base-hashes.json")
     if run.base.get("sha256") and run.base["sha256"] != sha256:
         raise RefusedError(
