@@ -8,7 +8,7 @@ import pytest
 
 from hauslm.base.progress import Silent
 from hauslm.evaluate import cost
-from hauslm.evaluate.energy import Counter
+from hauslm.base.energy import Counter
 from hauslm.evaluate.ledger import Ledger, Meter, System, Unit
 from hauslm.records import CostPerItem
 from hauslm.scenario import Scenario, parse
