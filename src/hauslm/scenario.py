@@ -409,6 +409,10 @@ class TrainingSection(Section):
     packing: bool = Field(
         True, description=N_("Put several documents into one sequence, without leakage.")
     )
+    curriculum: Literal["off", "length"] = Field(
+        "off",
+        description=N_("Order of the first pass: off (by chance) or length (short ones first)."),
+    )
     activation_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto", description=N_("Recompute activations to save memory.")
     )
