@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hauslm.base.energy import Counter
 from hauslm.base.progress import Silent
 from hauslm.evaluate import cost
-from hauslm.evaluate.energy import Counter
 from hauslm.evaluate.ledger import Ledger, Meter, System, Unit
 from hauslm.records import CostPerItem
 from hauslm.scenario import Scenario, parse

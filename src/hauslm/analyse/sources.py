@@ -91,7 +91,9 @@ def _local(
     from hauslm.lm.local import LocalModel
 
     section = scenario.model
-    base = find_base(section.base, section.path, section.revision, folder.root)
+    base = find_base(
+        section.base, section.path, section.revision, folder.root, added=section.added_tokens
+    )
     base_sha256 = weights_sha256(base.path, folder.work / "base-hashes.json")
     adapters: dict[str, Path] = {}
     weights, name = base.path, base.id
@@ -149,7 +151,9 @@ def _vllm(scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: 
     from hauslm.lm.remote import RemoteModel
 
     section = scenario.model
-    base = find_base(section.base, section.path, section.revision, folder.root)
+    base = find_base(
+        section.base, section.path, section.revision, folder.root, added=section.added_tokens
+    )
     base_sha256 = weights_sha256(base.path, folder.work / "base-hashes.json")
     where, adapters = base.path, dict[str, Path]()
     if run is not None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hauslm.base.errors import HauslmError, MissingError, UsageError, did_you_mean
-from hauslm.base.files import sha256_bytes, sha256_file, write_json
+from hauslm.base.files import ProjectFolder, sha256_bytes, sha256_file, write_json
 from hauslm.base.words import Sentence, say
 from hauslm.catalog import load
+from hauslm.catalog.added import extended
 from hauslm.catalog.config import architecture_of, read_config, refuse_code
 from hauslm.catalog.schema import Model
 from hauslm.embedded import MODEL as EMBEDDED_MODEL
@@ -43,6 +44,7 @@ class BaseFolder:
     source: Origin
     revision: str | None = None
     notes: tuple[Sentence, ...] = ()
+    added_ids: tuple[int, ...] = ()  # of model.added_tokens
 
 
 def find_base(
@@ -52,16 +54,23 @@ def find_base(
     project_root: Path,
     *,
     need_weights: bool = True,
+    added: Sequence[str] = (),
 ) -> BaseFolder:
-    """The folder of the base model that the project file names.
+    """The folder of the base model that the project file names, with the tokens that it adds.
 
     `base` is "embedded", a catalog id, a Hugging Face name (org/name), or a folder relative to the
     project or absolute; `path` overrides where to look. Without `need_weights` a folder with
-    config.json is enough.
+    config.json is enough. With `added` (model.added_tokens) the folder is one with longer tokenizer and
+    embeddings, made in the project's work folder (`added.py`).
 
-    Errors: H120 a name that the catalog does not know; H121 an API model, which has no weights;
+    Errors: H447, H448 tokens that cannot be added; H120 a name that the catalog does not know; H121 an API model, which has no weights;
     H530 nothing usable is here (lists what is, and the next step); H440-H446 the folder is refused.
     """
+    if added:
+        plain = find_base(base, path, revision, project_root, need_weights=need_weights)
+        longer = extended(plain.path, added, ProjectFolder(project_root).work, need_weights)
+        config = read_config(longer.path)
+        return replace(plain, path=longer.path, config=config, added_ids=longer.ids)
     catalog_id = base if base in load.ids("models") else catalog_id_of(base)
     if path:
         return _from_folder(

@@ -109,7 +109,12 @@ class _Preparation:
         started = time.monotonic()
         model = self.scenario.model
         base = find_base(
-            model.base, model.path, model.revision, self.folder.root, need_weights=False
+            model.base,
+            model.path,
+            model.revision,
+            self.folder.root,
+            need_weights=False,
+            added=model.added_tokens,
         )
         self.tokenizer = Tokenizer(base.path)
         task, labelled, task_rejected, notices = self._load_task()

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hauslm.base.energy import Counter
 from hauslm.base.files import Journal, canonical_json, sha256_bytes, write_sealed
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence
-from hauslm.evaluate.energy import Counter
 from hauslm.lm.interface import BASE, LanguageModel, Request, Scored
 
 FORMAT = 2  # raise it when rows change their meaning: old ones are then measured again

@@ -19,7 +19,7 @@ import torch
 from hauslm.base.errors import RefusedError, UsageError
 from hauslm.base.files import sha256_file
 from hauslm.base.words import Sentence, say
-from hauslm.lm.checks import check_adapter
+from hauslm.lm.checks import check_adapter, token_rows
 from hauslm.lm.interface import BASE
 
 PEFT_BASE = "__base__"  # PEFT's own word for "no adapter" in adapter_names
@@ -65,6 +65,7 @@ class Adapters:
         config = check_adapter(folder)
         file = folder / "adapter_model.safetensors"
         tensors = _tensors(file)
+        self._check_rows(config, folder)
         with self._alone():
             internal = f"a{self._counter}"
             self._counter += 1
@@ -73,7 +74,24 @@ class Adapters:
             except BaseException:
                 self._detach(internal)
                 raise
-        self._loaded[name] = Loaded(internal, sha256_file(file), not config.get("use_dora", False))
+        mixes = not config.get("use_dora", False) and not token_rows(config)
+        self._loaded[name] = Loaded(internal, sha256_file(file), mixes)
+
+    def _check_rows(self, config: dict[str, Any], folder: Path) -> None:
+        """Rows of added tokens exist only in a base that was made longer; H807 otherwise."""
+        last = max((i for rows in token_rows(config).values() for i in rows), default=-1)
+        size = self._model.get_input_embeddings().weight.shape[0]
+        if last >= size:
+            raise RefusedError(
+                "H807",
+                say(
+                    "The adapter was trained with added tokens (up to number {last}); this base has {size:,} rows.",
+                    last=last,
+                    size=size,
+                ),
+                where=str(folder),
+                next_step=say("Name the same tokens in model.added_tokens of the project file."),
+            )
 
     def _attach(
         self, internal: str, config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path

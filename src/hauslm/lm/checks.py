@@ -19,6 +19,7 @@ from hauslm.base.words import Sentence, say
 MAX_RANK = 1024
 MAX_CONFIG_BYTES = 1 << 20
 MAX_NAMES = 4096
+MAX_TOKENS = 10_000  # rows of added tokens
 
 # Keys that make transformers run code from the folder or the Hub (CVE-2026-4372 for the second).
 _CODE_KEYS = ("auto_map", "_attn_implementation_internal", "_experts_implementation_internal")
@@ -50,6 +51,7 @@ _PLAIN: dict[str, tuple[type, ...]] = {
     "revision": (str, type(None)),
     "target_modules": (list,),
     "task_type": (str, type(None)),
+    "trainable_token_indices": (list, dict, type(None)),
     "use_dora": (bool,),
     "use_rslora": (bool,),
 }
@@ -57,7 +59,7 @@ _MUST_BE_EMPTY = (
     "alora_invocation_tokens", "arrow_config", "corda_config",
     "ensure_weight_tying", "eva_config", "kasa_config", "layer_replication", "loftq_config",
     "lora_ga_config", "megatron_config", "monteclora_config", "target_parameters",
-    "trainable_token_indices", "use_bdlora", "use_qalora", "velora_config",
+    "use_bdlora", "use_qalora", "velora_config",
 )  # fmt: skip
 ADAPTER_KEYS = frozenset((*_PLAIN, *_MUST_BE_EMPTY, "runtime_config"))
 # These rewrite the base's own weights when the adapter is attached; such an adapter must be
@@ -202,12 +204,20 @@ def _values_problem(config: Mapping[str, Any]) -> Sentence | None:
     return _names_problem(config)
 
 
+def token_rows(config: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Module name -> the rows of its matrix that the adapter replaces; PEFT's list means the embeddings."""
+    given = config.get("trainable_token_indices")
+    if not given:
+        return {}
+    return dict(given) if isinstance(given, dict) else {"embed_tokens": given}
+
+
 def _names_problem(config: Mapping[str, Any]) -> Sentence | None:
     """Module names must be names: PEFT would read anything else as a regular expression."""
     targets = config.get("target_modules")
     if not isinstance(targets, list) or not targets:
         return say("'target_modules' in adapter_config.json must be a list of module names.")
-    names: list[Any] = list(targets)
+    names: list[Any] = [*targets, *token_rows(config)]
     for key in ("exclude_modules", "modules_to_save", "layers_pattern"):
         value = config.get(key) or []
         names += [value] if isinstance(value, str) else value
@@ -217,6 +227,11 @@ def _names_problem(config: Mapping[str, Any]) -> Sentence | None:
     layers = layers if isinstance(layers, list) else [layers]
     if len(names) + len(layers) > MAX_NAMES:
         return say("adapter_config.json lists more than {limit} modules.", limit=MAX_NAMES)
+    for rows in token_rows(config).values():
+        if not isinstance(rows, list) or not all(type(i) is int and 0 <= i < 1 << 24 for i in rows):
+            return say("'trainable_token_indices' in adapter_config.json must list token numbers.")
+        if not rows or len(rows) > MAX_TOKENS or len(set(rows)) != len(rows):
+            return say("'trainable_token_indices' in adapter_config.json must list token numbers.")
     for name in names:
         if not isinstance(name, str) or not _NAME.match(name):
             return say("'{name}' in adapter_config.json is not a module name.", name=str(name)[:60])

@@ -13,7 +13,7 @@ from typing import Any
 
 from hauslm.base.errors import RefusedError
 from hauslm.base.words import say
-from hauslm.lm.checks import MAX_RANK, check_adapter, check_base
+from hauslm.lm.checks import MAX_RANK, check_adapter, check_base, token_rows
 
 METHODS = ("cat", "svd", "linear")
 EXACT = 1e-4  # relative: float32 sums in another order
@@ -33,8 +33,10 @@ def combine(
     check_base(base)
     configs = [check_adapter(folder) for folder, _ in adapters]
     for config, (folder, _) in zip(configs, adapters, strict=True):
-        if config.get("use_dora") or config.get("modules_to_save"):
-            raise _refused(folder, say("Adapters with DoRA or saved modules cannot be combined."))
+        if config.get("use_dora") or config.get("modules_to_save") or token_rows(config):
+            raise _refused(
+                folder, say("Adapters with DoRA, saved modules or added tokens cannot be combined.")
+            )
     if method == "cat" and sum(int(c.get("r", 8)) for c in configs) > MAX_RANK:
         raise _refused(target, say("The ranks add up to more than {limit}.", limit=MAX_RANK))
     model = AutoModelForCausalLM.from_pretrained(

@@ -108,7 +108,14 @@ def command(launch: Launch) -> list[str]:
 
 def _rank(adapters: Mapping[str, Path]) -> int:
     """The smallest rank vLLM accepts that holds every adapter."""
-    ranks = [json.loads((p / "adapter_config.json").read_text())["r"] for p in adapters.values()]
+    configs = [json.loads((p / "adapter_config.json").read_text()) for p in adapters.values()]
+    if any(c.get("trainable_token_indices") for c in configs):
+        raise UsageError(
+            "H819",
+            say("vLLM cannot load an adapter with added tokens beside its base."),
+            next_step=say("Serve with the engine transformers, or merge the adapter."),
+        )
+    ranks = [c["r"] for c in configs]
     fits = [r for r in LORA_RANKS if r >= max(ranks)]
     if not fits:
         raise UsageError(

@@ -149,7 +149,9 @@ class Wanted:
             base_dtype=base_dtype,
             quantisation=quantisation,
             rank=adapter["r"],
-            trained_whole=0 if full else self._trained_whole(adapter.get("modules_to_save", ())),
+            trained_whole=0
+            if full
+            else self._trained_whole(adapter.get("modules_to_save", ())) + self._rows(),
             targets=self.targets,
             dora=dora and not full,
             dropout=0.0 if full else adapter["lora_dropout"],
@@ -172,6 +174,12 @@ class Wanted:
             "embed_tokens": a.vocab_size * a.hidden_size,
         }
         return sum(sizes.get(name, 0) for name in names)
+
+    def _rows(self) -> int:
+        """Parameters of the rows of model.added_tokens, in embeddings and output head."""
+        a = self.base.architecture
+        matrices = 1 if a.tied_embeddings else 2
+        return len(self.scenario.model.added_tokens) * a.hidden_size * matrices
 
     def eight_bit(self) -> Quantisation | None:
         """The 8-bit products that training.base_precision asks for, or allows on this machine."""

@@ -48,6 +48,10 @@ class ModelSection(Section):
     quantisation: Literal["auto", "none", "nf4", "int8"] = Field(
         "auto", description=N_("How the frozen base is stored while training.")
     )
+    added_tokens: list[str] = Field(
+        default_factory=list,
+        description=N_("Texts that each become one token of their own, for example <GEN>."),
+    )
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -143,6 +147,10 @@ class TrainingSection(Section):
     seed: int = Field(0, ge=0, le=2**31 - 1, description=N_("Seed of order and dropout."))
     packing: bool = Field(
         True, description=N_("Put several documents into one sequence, without leakage.")
+    )
+    curriculum: Literal["off", "length"] = Field(
+        "off",
+        description=N_("Order of the first pass: off (by chance) or length (short ones first)."),
     )
     activation_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto", description=N_("Recompute activations to save memory.")

@@ -124,7 +124,13 @@ def load(
     scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: Progress
 ) -> tuple[LanguageModel, str]:
     """(the model with its adapter, checked; a fingerprint for `system_fingerprint`)."""
-    base = find_base(scenario.model.base, scenario.model.path, scenario.model.revision, folder.root)
+    base = find_base(
+        scenario.model.base,
+        scenario.model.path,
+        scenario.model.revision,
+        folder.root,
+        added=scenario.model.added_tokens,
+    )
     for note in base.notes:
         progress.say(note)
     progress.say(say("Checking and loading {model}.", model=base_name(base)))

@@ -64,7 +64,13 @@ def launch_for(
     scenario: Scenario, folder: ProjectFolder, run: Run | None, port: int
 ) -> vllm.Launch:
     """What to start for this project, its files checked against the run."""
-    base = find_base(scenario.model.base, scenario.model.path, scenario.model.revision, folder.root)
+    base = find_base(
+        scenario.model.base,
+        scenario.model.path,
+        scenario.model.revision,
+        folder.root,
+        added=scenario.model.added_tokens,
+    )
     where, name, adapters = base.path, own.base_name(base), dict[str, Path]()
     if run is not None:
         trained = (folder.root / run.adapter.path).resolve()

@@ -254,7 +254,7 @@ def take_in(
 ) -> dict[str, Any]:
     """Import a bundle or any PEFT folder as `adapters/NAME`, under the checks of `verify`."""
     model = scenario.model
-    base = find_base(model.base, model.path, model.revision, folder.root)
+    base = find_base(model.base, model.path, model.revision, folder.root, added=model.added_tokens)
     files, notes, tool = foreign.read(source, base.path, model.base)
     wanted = name or _slug(source.resolve().name.removesuffix(archive.SUFFIX))
     target = place(folder, wanted)
@@ -301,7 +301,7 @@ def combine(
     _must_be_free(target, name)
     folders = [(_existing(folder, n), w) for n, w in parts]
     model = scenario.model
-    base = find_base(model.base, model.path, model.revision, folder.root)
+    base = find_base(model.base, model.path, model.revision, folder.root, added=model.added_tokens)
     staged = _staged(target)
     try:
         made = room(base.path, folders, staged, method)

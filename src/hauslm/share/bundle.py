@@ -91,7 +91,7 @@ def bundle(
     key = keys.load(sign, passphrase) if sign is not None else None
     entries = _adapter_files(folder.root / run.adapter.path, run)
     model = scenario.model
-    base = find_base(model.base, model.path, model.revision, folder.root)
+    base = find_base(model.base, model.path, model.revision, folder.root, added=model.added_tokens)
     duties = duties_of(model.base, base.path)
     check_name(scenario.name, duties)
     check_texts(duties, base.path)
@@ -196,6 +196,7 @@ def _manifest(
             "id": scenario.model.base,
             "revision": revision,
             "sha256": run.base.get("sha256", ""),
+            **({"added_tokens": added} if (added := scenario.model.added_tokens) else {}),
         },
         "template_sha256": sha256_bytes(template) if template else "",
         "data_fingerprint": corpus.fingerprint,

@@ -23,7 +23,13 @@ def make(scenario: Scenario, folder: ProjectFolder, run: Run) -> dict[str, Any] 
     from hauslm.lm.canary import make_canary
     from hauslm.lm.local import LocalModel
 
-    base = find_base(scenario.model.base, scenario.model.path, scenario.model.revision, folder.root)
+    base = find_base(
+        scenario.model.base,
+        scenario.model.path,
+        scenario.model.revision,
+        folder.root,
+        added=scenario.model.added_tokens,
+    )
     adapter = folder.root / run.adapter.path
     (adapter / "canary.json").unlink(missing_ok=True)
     model = LocalModel.load(base.path, {NAME: adapter})

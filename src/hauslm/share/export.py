@@ -98,7 +98,7 @@ def export(
     if kind == "script":
         return _script(path, training)
     model = scenario.model
-    base = find_base(model.base, model.path, model.revision, folder.root)
+    base = find_base(model.base, model.path, model.revision, folder.root, added=model.added_tokens)
     duties = duties_of(model.base, base.path)
     check_name(scenario.name, duties)
     check_texts(duties, base.path)
@@ -287,7 +287,8 @@ def _vllm(job: Job) -> dict[str, Any]:
     template = trained_template(job.base, job.adapter)
     rank = max([config.get("r", 8), *(config.get("rank_pattern") or {}).values()])
     allowed = next((r for r in VLLM_RANKS if r >= rank), None)
-    plain = allowed is not None and not config.get("use_dora") and not config.get("modules_to_save")
+    beside = ("use_dora", "modules_to_save", "trainable_token_indices")
+    plain = allowed is not None and not any(config.get(key) for key in beside)
     notes = [] if (note := template.note()) is None else [note]
     arguments = ["vllm", "serve"]
     result: dict[str, Any] = {}

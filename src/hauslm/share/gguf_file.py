@@ -315,10 +315,13 @@ def write_lora(base: Path, adapter: Path, target: Path, *, name: str) -> dict[st
     if (
         lora.dora
         or lora.replaced
+        or lora.rows
         or any("lora_embedding_A" in m.parts for m in lora.modules.values())
     ):
         raise refused(
-            say("GGUF has no form for this adapter alone (DoRA, embeddings or saved modules)."),
+            say(
+                "GGUF has no form for this adapter alone (DoRA, embeddings, added tokens or saved modules)."
+            ),
             adapter,
         )
     writer = gguf.GGUFWriter(None, architecture(model.config, base))

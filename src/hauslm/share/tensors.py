@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from hauslm.base.words import Sentence, say
+from hauslm.lm.checks import token_rows
 
 MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 20_000
@@ -22,6 +23,12 @@ _BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _LORA = re.compile(
     r"base_model\.model\.(?P<module>[A-Za-z0-9_.]{1,200}?)\."
     r"(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)(\.weight)?\Z"
+)
+
+# Rows of added tokens; of a matrix in the decoder or the output head beside it.
+_ROWS = re.compile(
+    r"base_model\.model\.(?:[A-Za-z0-9_.]{1,200}\.)?(?P<module>[A-Za-z0-9_]{1,64})"
+    r"\.token_adapter\.trainable_tokens_delta\Z"
 )
 
 
@@ -105,14 +112,26 @@ def _shapes(tensors: Mapping[str, Any], _size: int, config: Mapping[str, Any]) -
     """Each adapted module has both halves, with the rank that the configuration names."""
     rank, patterns = config.get("r"), config.get("rank_pattern") or {}
     saved = config.get("modules_to_save") or []
+    learnt = token_rows(config)
     halves: dict[str, dict[str, list[int]]] = {}
     for name, tensor in tensors.items():
         match = _LORA.match(name)
         if match is None:
             if any(f".{module}." in name for module in saved):
                 continue
+            row = _ROWS.match(name)
+            if row is not None and row["module"] in learnt:
+                if len(tensor["shape"]) != 2 or tensor["shape"][0] != len(
+                    learnt.pop(row["module"])
+                ):
+                    return say(
+                        "The tensor '{name}' has not one row for each added token.", name=name[:80]
+                    )
+                continue
             return say("The tensor '{name}' does not belong to a LoRA adapter.", name=name[:80])
         halves.setdefault(match["module"], {})[match["part"]] = tensor["shape"]
+    if learnt:
+        return say("There are no rows of the added tokens for '{name}'.", name=next(iter(learnt)))
     targets = config.get("target_modules", [])
     for module, parts in halves.items():
         last = module.split(".")[-1]
@@ -154,6 +173,10 @@ def _against_base(
     for name, tensor in tensors.items():
         match = _LORA.match(name)
         if match is None:
+            if _ROWS.match(name) and tensor["shape"][1] != hidden:
+                return say(
+                    "The module '{name}' does not fit the base model's widths.", name=name[:80]
+                )
             continue
         module = match["module"]
         last = module.split(".")[-1]

@@ -170,6 +170,9 @@ def _same_base(manifest: dict[str, Any], base: Path, path: Path) -> Sentence:
         return say("base: widths and layers fit; no weights there, so their hash was not compared")
     wanted = manifest["base"].get("sha256", "")
     found = weights_sha256(base)
+    tokens = manifest["base"].get("added_tokens") or []
+    if wanted != found and tokens:
+        return _same_longer_base(str(wanted), base, tokens, path)
     if wanted != found:
         raise archive.refused(
             "H717",
@@ -181,6 +184,33 @@ def _same_base(manifest: dict[str, Any], base: Path, path: Path) -> Sentence:
             path,
         )
     return say("base: the weights that the adapter was trained on")
+
+
+def _same_longer_base(wanted: str, base: Path, tokens: Any, path: Path) -> Sentence:
+    """The adapter learned on the base with added tokens: made again from this base, is it the same?"""
+    import tempfile
+
+    from hauslm.catalog.added import extended
+    from hauslm.catalog.local import weights_sha256
+
+    if not isinstance(tokens, list) or not all(isinstance(t, str) for t in tokens):
+        raise archive.refused("H717", say("The manifest names added tokens that are none."), path)
+    with tempfile.TemporaryDirectory(prefix="hauslm-verify-") as made:
+        found = weights_sha256(extended(base, tokens, Path(made)).path)
+    if found != wanted:
+        raise archive.refused(
+            "H717",
+            say(
+                "The adapter was trained on other base weights (expected {old}, found {new}).",
+                old=wanted[:12],
+                new=found[:12],
+            ),
+            path,
+        )
+    return say(
+        "base: with the {n:,} added tokens of the manifest, the weights that the adapter was trained on",
+        n=len(tokens),
+    )
 
 
 # ---------------------------------------------------------------- signatures

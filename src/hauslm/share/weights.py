@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from hauslm.base.errors import RefusedError
 from hauslm.base.words import Sentence, say
-from hauslm.lm.checks import check_adapter, check_base
+from hauslm.lm.checks import check_adapter, check_base, token_rows
 from hauslm.share.tensors import read_header
 
 Array = npt.NDArray[np.float32]
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _PREFIX = "base_model.model."
+_ROWS = ".token_adapter.trainable_tokens_delta"
 _PARTS = (
     "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector",
 )  # fmt: skip
@@ -100,6 +101,7 @@ class Adapter:
             )
         self.modules: dict[str, Lora] = {}
         self.replaced: dict[str, Array] = {}
+        self.rows: dict[str, tuple[list[int], Array]] = {}  # of added tokens
         tensors = Tensors([folder / "adapter_model.safetensors"])
         for name in tensors.names():
             self._take(name.removeprefix(_PREFIX), tensors.read(name))
@@ -109,6 +111,10 @@ class Adapter:
         return bool(self.config.get("use_dora"))
 
     def _take(self, name: str, value: Array) -> None:
+        if name.endswith(_ROWS):
+            module = name.removesuffix(_ROWS)
+            self.rows[f"{module}.weight"] = token_rows(self.config)[module.split(".")[-1]], value
+            return
         pieces = name.removesuffix(".weight").split(".")
         if pieces[-1] not in _PARTS:  # a module saved whole (modules_to_save)
             plain = ".".join(p for p in name.split(".") if p != "modules_to_save")
@@ -133,6 +139,14 @@ def merged(name: str, weight: Array, adapter: Adapter) -> Array:
     """The base tensor `name` with the adapter's share added."""
     if name in adapter.replaced:
         return adapter.replaced[name]
+    if name in adapter.rows:
+        ids, values = adapter.rows[name]
+        if max(ids) >= len(weight) or values.shape[1] != weight.shape[1]:
+            raise refused(
+                say("The adapter does not fit the tensor {name}.", name=name), adapter.folder
+            )
+        weight = weight.copy()
+        weight[ids] = values
     lora = adapter.modules.get(name)
     if lora is None:
         return weight
@@ -164,7 +178,7 @@ class Merged:
         self._tensors = Tensors(sorted(base.glob("*.safetensors")))
         self.adapter = Adapter(adapter) if adapter is not None else None
         if self.adapter is not None:
-            wanted = {*self.adapter.modules, *self.adapter.replaced}
+            wanted = {*self.adapter.modules, *self.adapter.replaced, *self.adapter.rows}
             unknown = sorted(n for n in wanted if n not in self._tensors and n != "lm_head.weight")
             if unknown:
                 raise refused(

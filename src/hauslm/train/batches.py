@@ -78,6 +78,8 @@ class Schedule:
     @lru_cache(maxsize=2)  # noqa: B019 - one schedule lives as long as the run
     def _bins(self, epoch: int) -> list[list[int]]:
         seed = self.settings.seed
+        if self.settings.curriculum == "length" and epoch == 0:
+            return short_first(self.lengths, self.settings.seq_len, self.settings.packing)
         if self.settings.packing:
             return pack(self.lengths, self.settings.seq_len, seed, epoch)
         return unpacked(self.lengths, seed, epoch)
@@ -107,6 +109,22 @@ class Schedule:
         place = step - self._starts[epoch]
         start, end = place * count // whole, (place + 1) * count // whole
         return [[self.usable[i] for i in one] for one in all_bins[start:end]]
+
+
+def short_first(lengths: Sequence[int], seq_len: int, packing: bool) -> list[list[int]]:
+    """Sequences in which no example comes before a shorter one; with packing filled in that order."""
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    if not packing:
+        return [[i] for i in order]
+    bins: list[list[int]] = []
+    room = 0
+    for i in order:
+        if lengths[i] > room:
+            bins.append([])
+            room = seq_len
+        bins[-1].append(i)
+        room -= lengths[i]
+    return bins
 
 
 class Steps(Dataset[dict[str, Any]]):

@@ -164,6 +164,7 @@ def round_base(model: Any, kind: str, device: torch.device | str) -> Rounded:
         for name, child in parent.named_children()
         if type(child) is nn.Linear
         and child is not head
+        and child is not getattr(head, "original_module", None)  # a head with rows that learn
         and not child.weight.requires_grad
         and not hasattr(
             parent, "modules_to_save"

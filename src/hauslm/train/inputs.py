@@ -16,7 +16,7 @@ from hauslm.base.words import Sentence, say
 from hauslm.estimate import rate
 from hauslm.records import Corpus, Plan, Said
 from hauslm.scenario import Scenario
-from hauslm.train import reporters, seal, watch
+from hauslm.train import reporters, seal, tokens, watch
 from hauslm.train.settings import Facts, Settings, resolve
 
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ def read(
     store = ExampleStore.open(prepared / "train")
     usable, said = watch.usable_examples(store, label_counts(store))
     asked = scenario.model
-    base = find_base(asked.base, asked.path, asked.revision, folder.root)
+    base = find_base(asked.base, asked.path, asked.revision, folder.root, added=asked.added_tokens)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     facts = _facts(base, store, usable, device)
-    settings = resolve(scenario, plan, facts)
+    settings = tokens.learning(resolve(scenario, plan, facts), base.added_ids, base.config)
     reporters.check(settings.report_to)
     _check_template(base, corpus)
     if settings.method == "full" and base.path.resolve() == folder.trained_model.resolve():

@@ -3,7 +3,7 @@
 A tokens-per-second here counts tokens that the model really read while learning, padding does not
 exist, and the time of the optimizer steps alone (validation and saving are in the run's seconds). Memory
 is the process's resident peak above what it held before the base was loaded (CPU), or the allocator's
-peak (GPU). Energy is the GPU's own counter; without one there is none, and none is guessed.
+peak (GPU). Energy is the machine's own counter; without one there is none, and none is guessed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hauslm.base.energy import Counter
 from hauslm.base.files import Journal, canonical_json, write_sealed
 from hauslm.base.quantity import Quantity, measured
 from hauslm.base.words import say
@@ -161,31 +162,14 @@ def _status(key: str) -> int:
 
 
 class Energy:
-    """The GPU's energy counter, where there is one."""
+    """What the run used by the machine's own counter (`base/energy.py`), where it offers one."""
 
     def __init__(self, device: str) -> None:
-        self._handle: Any = None
-        self._nvml: Any = None
-        if device == "cuda":
-            with suppress(Exception):  # no NVML, no counter: then there is no figure
-                import pynvml  # type: ignore[import-not-found, unused-ignore]
-
-                pynvml.nvmlInit()
-                self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-                self._nvml = pynvml
-        self._start = self._millijoules()
-
-    def _millijoules(self) -> float | None:
-        if self._handle is None:
-            return None
-        with suppress(Exception):
-            return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
-        return None
+        self._counter = Counter(device)
+        self._start = self._counter.read()
 
     def quantity(self, date: str) -> Quantity | None:
-        end = self._millijoules()
-        if end is None or self._start is None:
+        joules = self._counter.joules(self._start)
+        if joules is None or self._counter.source is None:
             return None
-        return measured(
-            (end - self._start) / 3.6e9, "kWh", date, say("the GPU's own energy counter").text()
-        )
+        return measured(joules / 3.6e6, "kWh", date, self._counter.source.text())

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hauslm.base.errors import MissingError, RefusedError
 from hauslm.base.files import disk_error, fsync_folder, sha256_file
 from hauslm.base.words import say
-from hauslm.train import kernels, whole
+from hauslm.train import kernels, tokens, whole
 
 if TYPE_CHECKING:
     import torch
@@ -170,6 +170,7 @@ def attach(model: nn.Module, settings: Settings, base_path: Path, base_id: str) 
     config.base_model_name_or_path = base_id
     adapted: nn.Module = get_peft_model(model, config)
     whole.in_float32(adapted)
+    tokens.in_float32(adapted)
     variant.prepare(adapted, base_path)
     return adapted
 
@@ -299,7 +300,8 @@ def _write(model: Any, settings: Settings, folder: Path, base_id: str) -> None:
         model.set_attn_implementation(implementation)
         return
     variant = adapters.find(settings.adapter["variant"])
-    model.save_pretrained(folder)
+    # "auto" would ask a hub whether the vocabulary grew, and save both matrices whole if it did.
+    model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # an empty form; the bundle writes a real card
     variant.finish(model, folder)
     path = folder / ADAPTER_CONFIG

@@ -9,7 +9,7 @@ optimizer step, which examples stood in which row. The examples themselves (the 
 ids) stay where they are: PREFIX.tokens.bin (uint32), PREFIX.trained.bin (uint8: 1 where the token is a
 label that counts) and PREFIX.offsets.bin (int64: example i is tokens[offsets[i]:offsets[i + 1]]).
 
-The folder `arithmetic` holds how the run multiplied (three short modules that need torch, transformers
+The folder `arithmetic` holds how the run multiplied (four short modules that need torch, transformers
 and PEFT alone): with them the adapter is the run's own, on the same processor and versions to the last
 bit. With --plain, or without that folder, the libraries' own arithmetic is used (whole logits, PEFT's
 LoRA layers, one attention mask for a row): the same function, other rounding, slower. --compare says how
@@ -152,7 +152,8 @@ class SameArithmetic:
 
     def __init__(self, model: Any, packing: bool) -> None:
         sys.path.insert(0, str(HERE / "arithmetic"))
-        attention, lean, loss = map(importlib.import_module, ("attention", "lean", "loss"))
+        names = ("attention", "lean", "loss", "rows")
+        attention, lean, loss, rows = map(importlib.import_module, names)
 
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.decoder, self.head = causal.get_decoder(), causal.get_output_embeddings()
@@ -161,6 +162,7 @@ class SameArithmetic:
         if packing:
             causal.set_attn_implementation(attention.register())
         lean.make_lean(model)
+        rows.make_lean(model)
 
     def summed_loss(self, ids: Any, positions: Any, places: Any, labels: Any, lengths: Any) -> Any:
         """Sum of -log p over the labels that count."""
@@ -218,7 +220,10 @@ def attach(model: Any, recipe: dict[str, Any], start: Path) -> Any:
 
 
 def whole_in_float32(model: Any) -> None:
-    """Modules that are trained whole keep float32 values: a small update is lost in bfloat16."""
+    """What is trained whole, modules or rows, keeps float32: a small update is lost in bfloat16."""
+    for name, parameter in model.named_parameters():
+        if ".trainable_tokens_delta." in name:
+            parameter.data = parameter.data.float()
 
     def inwards(module: Any, given: Any) -> Any:
         return tuple(x.float() if torch.is_floating_point(x) else x for x in given)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SCRIPT = "train.py"
 RECIPE = "training.json"
 # How a row is computed; these modules import nothing of hauslm, so they are copied as they stand.
-ARITHMETIC = ("attention.py", "lean.py", "loss.py")
+ARITHMETIC = ("attention.py", "lean.py", "loss.py", "rows.py")
 START = "start.safetensors"
 # Their start values come from the data or from the error of the stored base, not from PEFT's own routine.
 COMPUTED_STARTS = ("eva", "loftq")

@@ -45,6 +45,7 @@ class Settings:
     report_to: tuple[str, ...]
     liger: bool
     compile: bool
+    curriculum: str = "off"  # length: the first pass takes the short examples first
     reasons: dict[str, Sentence] = field(default_factory=dict, compare=False)
 
     @property
@@ -55,6 +56,8 @@ class Settings:
     def identity(self) -> dict[str, Any]:
         """Everything the adapter depends on, as JSON (checkpoint housekeeping left out)."""
         left_out = {"reasons", "checkpoint_every_steps", "keep_checkpoints", "report_to"}
+        if self.curriculum == "off":  # runs from before the setting go on
+            left_out.add("curriculum")
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 
     def plain(self) -> dict[str, Any]:
@@ -150,6 +153,7 @@ def resolve(scenario: Scenario, plan: Plan | None, facts: Facts) -> Settings:
         report_to=tuple(training.report_to),
         liger=liger,
         compile=compiled,
+        curriculum=training.curriculum,
         reasons=chooser.reasons,
     )
 

@@ -25,7 +25,7 @@ from transformers import Trainer, TrainerCallback
 from hauslm.base.errors import RefusedError
 from hauslm.base.words import Sentence, say
 from hauslm.data.pack import pack, unpacked
-from hauslm.train import attention, lean, loss, profile, watch
+from hauslm.train import attention, lean, loss, profile, rows, watch
 from hauslm.train.batches import Row, Steps, make_row, only, split_examples, stream_seed
 from hauslm.train.distributed import ALONE, Ranks
 
@@ -53,10 +53,12 @@ class Compute:
             attention.register()
             self.causal.set_attn_implementation(attention.NAME)
         lean.make_lean(self.model)
+        rows.make_lean(self.model)
 
     def _stock(self) -> None:
         self.causal.set_attn_implementation("sdpa")
         lean.make_plain(self.model)
+        rows.make_plain(self.model)
 
     def _number_format(self) -> contextlib.AbstractContextManager[Any]:
         """Full training keeps float32 weights and multiplies in the chosen format."""

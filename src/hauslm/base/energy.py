@@ -2,7 +2,7 @@
 
 On a GPU NVML counts the card's energy; on a processor Linux offers the package counter of RAPL, which
 only root may read on most machines. Neither knows the computer around it, and both say so in their
-source. Without a counter there is no measured figure: `cost.py` then derives one and says that.
+source. Without a counter there is no measured figure; whoever wants one derives it and says that.
 """
 
 from __future__ import annotations
