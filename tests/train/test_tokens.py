@@ -180,6 +180,30 @@ def test_the_adapter_is_refused_on_the_shorter_base(longer: Project) -> None:
     assert caught.value.code == "H807" and "model.added_tokens" in str(caught.value.next_step)
 
 
+def test_a_strangers_rows_are_looked_at(longer: Project) -> None:
+    from hauslm.share.tensors import problem
+
+    longer.run(model=MODEL)
+    file = longer.folder.adapter / "adapter_model.safetensors"
+    config = adapter_config(longer)
+
+    def found(config: dict[str, Any], base: dict[str, Any] | None = None) -> str:
+        with file.open("rb") as stream:
+            return str(problem(stream, file.stat().st_size, config, base) or "")
+
+    base = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    base |= {"num_key_value_heads": 2, "intermediate_size": 64}
+    assert found(config, base) == ""
+    given = config["trainable_token_indices"]
+    module = "embed_tokens"
+    assert "one row" in found(
+        config | {"trainable_token_indices": {module: IDS[:2], "lm_head": IDS}}
+    )
+    assert "does not belong" in found(config | {"trainable_token_indices": None})
+    more = {module: IDS, "lm_head": IDS} if isinstance(given, list) else given | {"other": IDS}
+    assert "no rows" in found(config | {"trainable_token_indices": more})
+
+
 def test_what_contradicts_is_refused(longer: Project) -> None:
     with pytest.raises(RefusedError) as caught:
         longer.run({}, {"modules_to_save": ["embed_tokens"]}, model=MODEL)
