@@ -266,9 +266,7 @@ def mixed_work(count: int) -> list[dict[str, Any]]:
             "messages": [{"role": "user", "content": text}],
             "max_tokens": 4 + i % 9,
             "temperature": 0 if i % 2 else 0.8,
-            # Not 0 to 199: with seed 76 two tokens tie to float32's last bit (-9.3719292 both), and the
-            # rounding of the batch decides. Nothing is mixed up then, but the texts differ.
-            "seed": 1000 + i,
+            "seed": i,
             "stream": i % 4 == 0,
         }
         if i % 10 == 3:
@@ -286,9 +284,15 @@ def text_of(api: openai.OpenAI, asked: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.slow)])
 def test_many_at_once_are_not_mixed_up(
-    serving: Callable[..., Any], tiny: LocalModel, count: int
+    serving: Callable[..., Any], tiny_base: Path, adapters: dict[str, Path], count: int
 ) -> None:
-    """Adapters, schemas, streams and whole answers together, each checked against a run alone."""
+    """Adapters, schemas, streams and whole answers together, each checked against a run alone.
+
+    In float64: which rows share a pass changes float32's last bit, and of 800 tokens that are drawn from
+    6,144 nearly equal ones about every second run has one on the edge (seen: both -9.3719292).
+    """
+    tiny = LocalModel.load(tiny_base, adapters, name="tiny")
+    tiny._model.double()
     app = create_app(tiny, token=TOKEN, max_queue=count)
     with serving(app) as server:
         url = f"{server.url}/v1"

@@ -7,6 +7,7 @@ source. Without a counter there is no measured figure; whoever wants one derives
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,24 @@ class Counter:
         self.source: Sentence | None = None
         self._card: Any = None
         self._packages: list[tuple[Path, float]] = []
-        if device == "cuda":
-            self._open_card()
+        if device.startswith("cuda"):
+            self._open_card(int(device.partition(":")[2] or 0))
         else:
             self._open_packages(rapl)
 
-    def _open_card(self) -> None:
+    def _open_card(self, number: int) -> None:
+        """`number` as torch counts: NVML counts all cards, also those that CUDA_VISIBLE_DEVICES hides."""
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if shown:
+            names = [name.strip() for name in shown.split(",")]
+            if number >= len(names) or not names[number].isdigit():
+                return  # named by its identity or not there: rather no figure than another card's
+            number = int(names[number])
         with suppress(Exception):  # no NVML or no counter: nothing is measured
             import pynvml  # type: ignore[import-not-found, unused-ignore]
 
             pynvml.nvmlInit()
-            card = pynvml.nvmlDeviceGetHandleByIndex(0)
+            card = pynvml.nvmlDeviceGetHandleByIndex(number)
             pynvml.nvmlDeviceGetTotalEnergyConsumption(card)
             self._card = lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(card)) / 1000
             self.source = say("the GPU's own energy counter, without the computer around it")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -108,6 +108,13 @@ def _layout(tensors: Mapping[str, Any], size: int, _config: Mapping[str, Any]) -
     return None
 
 
+def _of_saved(name: str, saved: Sequence[str]) -> bool:
+    """Does the tensor belong to a module that is saved whole? PEFT takes every module whose name ends so:
+    `norm` are also input_layernorm and post_attention_layernorm."""
+    path = name.split(".")[:-1]
+    return any(part.endswith(module) for part in path for module in saved)
+
+
 def _shapes(tensors: Mapping[str, Any], _size: int, config: Mapping[str, Any]) -> Sentence | None:
     """Each adapted module has both halves, with the rank that the configuration names."""
     rank, patterns = config.get("r"), config.get("rank_pattern") or {}
@@ -117,7 +124,7 @@ def _shapes(tensors: Mapping[str, Any], _size: int, config: Mapping[str, Any]) -
     for name, tensor in tensors.items():
         match = _LORA.match(name)
         if match is None:
-            if any(f".{module}." in name for module in saved):
+            if _of_saved(name, saved):
                 continue
             row = _ROWS.match(name)
             if row is not None and row["module"] in learnt:
