@@ -24,9 +24,11 @@ def _script(path: str) -> Any:
     return module
 
 
-def test_the_page_is_what_the_benchmarks_gave() -> None:
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_the_page_is_what_the_benchmarks_gave(language: str) -> None:
     script = _script("scripts/performance.py")
-    assert script.PAGE.read_text(encoding="utf-8") == script.page()
+    script.speak(language)
+    assert script.PAGES[language].read_text(encoding="utf-8") == script.page()
 
 
 def test_a_missed_target_is_said_with_its_distance() -> None:
