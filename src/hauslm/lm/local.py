@@ -11,6 +11,7 @@ different schemas; how a batch runs stands in `decode.py`, how texts are scored 
 # ruff: noqa: E402, N803, N806 - tensor names carry their shape, see the legend
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ from typing import Any
 from hauslm.lm.threads import SLEEPING, settle
 
 settle(SLEEPING)  # OpenMP reads it once, when torch is loaded
+# PEFT loads bitsandbytes, which asks for a package that would fetch kernels from a hub. None is needed.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 import torch
 
