@@ -464,6 +464,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
                 "base": arguments.base,
                 "documents": about,
                 "rounds": len(rows["ours"]),
+                "learning_rate": arguments.learning_rate,
                 "untrained_validation_loss": untrained,
                 "contenders": {n: summary(r, rows["ours"]) for n, r in rows.items()},
                 "absent": {
@@ -509,6 +510,7 @@ def _in_child(
         str(base),
     ]
     command += ["--threads", str(arguments.threads)]
+    command += ["--learning-rate", str(arguments.learning_rate)]
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",  # for all: threads that spin measure the neighbours
         **os.environ,
@@ -635,6 +637,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--tokens", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--learning-rate", type=float, default=LEARNING_RATE,
+        help="peak, the same for all; a higher one where it is to be seen that all learn alike",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--trl-python", type=Path, help="interpreter of an environment with TRL")
@@ -647,7 +653,9 @@ def main() -> None:
     parser.add_argument("--one", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--documents", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--base-folder", type=Path, help=argparse.SUPPRESS)
+    global LEARNING_RATE
     arguments = parser.parse_args()
+    LEARNING_RATE = arguments.learning_rate
     if arguments.one:
         row = one(arguments.one, arguments.documents, arguments.base_folder, arguments.threads)
         print(json.dumps(row))
