@@ -134,7 +134,7 @@ def _head() -> str:
 
 def _missing(name: str) -> str:
     what = {
-        "train_cpu_learning.json": _("Do all learn the same from the same tokens?"),
+        "train_cpu_learning.json": "Do all learn the same from the same tokens?",
         "train_cpu_embedded.json": "On a CPU: the embedded model",
         "train_cpu_mistral-30m.json": "On a CPU: a random Mistral of 31 million parameters",
         "train_profile.json": "Where a step of ours goes",
