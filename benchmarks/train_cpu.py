@@ -632,6 +632,7 @@ def text(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    global LEARNING_RATE
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--base", choices=BASES, default="embedded")
     parser.add_argument("--data", type=Path, default=SHARED)
@@ -653,7 +654,6 @@ def main() -> None:
     parser.add_argument("--one", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--documents", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--base-folder", type=Path, help=argparse.SUPPRESS)
-    global LEARNING_RATE
     arguments = parser.parse_args()
     LEARNING_RATE = arguments.learning_rate
     if arguments.one:
