@@ -320,7 +320,8 @@ def ours(documents: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
         ]
         write_store(project.work / "prepared" / split, examples)
     per_step = _rows_per_step(documents)
-    micro = min(ROWS_PER_PASS, per_step)
+    # What does not divide the step would make it longer, and the steps fewer than the others have.
+    micro = next(n for n in range(min(ROWS_PER_PASS, per_step), 0, -1) if per_step % n == 0)
     scenario = parse(
         json.dumps(
             {
