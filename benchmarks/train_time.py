@@ -120,7 +120,7 @@ def result(
         ],
         "error": processor / planned - 1,  # the plan's time over the measured one
         "error_by_the_clock": wall / planned - 1,
-        "note": "This compares with processor seconds, as other work ran beside it; by the clock of this "
+        "note": "This compares with processor seconds, which other work beside it disturbs least; by the clock of this "
         "machine the plan's time is {clock:+.0%}, and the run itself says the remaining time by its own pace.",
     }
 
