@@ -27,6 +27,7 @@ from hauslm.records import Rejected, Run
 from hauslm.scenario import Scenario
 
 if TYPE_CHECKING:
+    from hauslm.catalog.local import BaseFolder
     from hauslm.data.document import Document
     from hauslm.lm.local import LocalModel
 
@@ -84,27 +85,34 @@ def _identity(model: LanguageModel, adapter: str) -> dict[str, Any]:
     }
 
 
+def _checked_base(
+    scenario: Scenario, folder: ProjectFolder, run: Run | None
+) -> tuple[BaseFolder, str]:
+    """The base model and the SHA-256 of its weights; H832 if the run's adapter is not for them."""
+    from hauslm.catalog.local import base_of, weights_sha256
+
+    base = base_of(scenario.model, folder.root)
+    base_sha256 = weights_sha256(base.path, folder.work / "base-hashes.json")
+    if run is not None and run.base.get("sha256") not in (None, "", base_sha256):
+        raise RefusedError(
+            "H832",
+            say("The adapter was trained on other weights than the base model has now."),
+            where=str(base.path),
+            next_step=say("Run hauslm train again, or name the base it was trained on."),
+        )
+    return base, base_sha256
+
+
 def _local(
     scenario: Scenario, folder: ProjectFolder, run: Run | None
 ) -> tuple[LocalModel, dict[str, Any]]:
-    from hauslm.catalog.local import find_base, weights_sha256
+    from hauslm.catalog.local import weights_sha256
     from hauslm.lm.local import LocalModel
 
-    section = scenario.model
-    base = find_base(
-        section.base, section.path, section.revision, folder.root, added=section.added_tokens
-    )
-    base_sha256 = weights_sha256(base.path, folder.work / "base-hashes.json")
+    base, base_sha256 = _checked_base(scenario, folder, run)
     adapters: dict[str, Path] = {}
     weights, name = base.path, base.id
     if run is not None:
-        if run.base.get("sha256") not in (None, "", base_sha256):
-            raise RefusedError(
-                "H832",
-                say("The adapter was trained on other weights than the base model has now."),
-                where=str(base.path),
-                next_step=say("Run hauslm train again, or name the base it was trained on."),
-            )
         path = (folder.root / run.adapter.path).resolve()
         if run.method == "full":  # a whole model, which stands in the base's place
             weights, name = path, f"{base.id}, trained"
@@ -145,25 +153,13 @@ def _remote(scenario: Scenario) -> Engine:
 
 def _vllm(scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: Progress) -> Engine:
     """vLLM in its own environment, started for this job and stopped after it; canary checked."""
-    from hauslm.catalog.local import find_base, weights_sha256
     from hauslm.lm import vllm
     from hauslm.lm.permit import permit_for
     from hauslm.lm.remote import RemoteModel
 
-    section = scenario.model
-    base = find_base(
-        section.base, section.path, section.revision, folder.root, added=section.added_tokens
-    )
-    base_sha256 = weights_sha256(base.path, folder.work / "base-hashes.json")
+    base, base_sha256 = _checked_base(scenario, folder, run)
     where, adapters = base.path, dict[str, Path]()
     if run is not None:
-        if run.base.get("sha256") not in (None, "", base_sha256):
-            raise RefusedError(
-                "H832",
-                say("The adapter was trained on other weights than the base model has now."),
-                where=str(base.path),
-                next_step=say("Run hauslm train again, or name the base it was trained on."),
-            )
         path = (folder.root / run.adapter.path).resolve()
         if run.method == "full":
             where = path  # a whole model, not an adapter
@@ -177,7 +173,7 @@ def _vllm(scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: 
         scenario.serving.vllm_python, where.resolve(), "base-model", port, adapters,
         max_model_len=context, max_num_seqs=max(8, scenario.analysis.batch_size),
         chat_template=template.resolve() if template.is_file() else None,
-        quantisation=vllm.form_of_weights(section.quantisation, run),
+        quantisation=vllm.form_of_weights(scenario.model.quantisation, run),
     )  # fmt: skip
     progress.say(say("Starting vLLM; its log is {path}.", path=str(folder.logs / "vllm.log")))
     stack = ExitStack()

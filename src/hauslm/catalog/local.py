@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from hauslm.base.errors import HauslmError, MissingError, UsageError, did_you_mean
 from hauslm.base.files import ProjectFolder, sha256_bytes, sha256_file, write_json
@@ -23,7 +23,15 @@ from hauslm.catalog.config import architecture_of, read_config, refuse_code
 from hauslm.catalog.schema import Model
 from hauslm.embedded import MODEL as EMBEDDED_MODEL
 
-__all__ = ["BaseFolder", "architecture_of", "find_base", "usable_folders", "weights_sha256"]
+__all__ = [
+    "AskedModel",
+    "BaseFolder",
+    "architecture_of",
+    "base_of",
+    "find_base",
+    "usable_folders",
+    "weights_sha256",
+]
 
 Origin = Literal["embedded", "path", "project", "hf-cache"]
 MODELS_FOLDER = "models"
@@ -45,6 +53,31 @@ class BaseFolder:
     revision: str | None = None
     notes: tuple[Sentence, ...] = ()
     added_ids: tuple[int, ...] = ()  # of model.added_tokens
+
+
+class AskedModel(Protocol):
+    """What a project file says of its base model (section `model`); `catalog` stands below `scenario`."""
+
+    @property
+    def base(self) -> str: ...
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def added_tokens(self) -> Sequence[str]: ...
+
+
+def base_of(asked: AskedModel, project_root: Path, *, need_weights: bool = True) -> BaseFolder:
+    """The base model of a project, its added tokens among it; errors as in `find_base`."""
+    return find_base(
+        asked.base,
+        asked.path,
+        asked.revision,
+        project_root,
+        need_weights=need_weights,
+        added=asked.added_tokens,
+    )
 
 
 def find_base(

@@ -13,8 +13,6 @@ import os
 import re
 import signal
 import sys
-import time
-import traceback
 import warnings
 from pathlib import Path
 from types import FrameType
@@ -291,31 +289,12 @@ def _interrupted() -> int:
 
 def _unexpected(error: Exception, arguments: list[str]) -> int:
     """A fault of ours: the traceback goes to a file, the user gets a sentence and the path."""
-    from hauslm.base import secret
+    from hauslm.base.fault import own_fault
 
-    folder = Path("logs")
+    logs = Path("logs")
     for position, argument in enumerate(arguments[:-1]):
         if argument == "-C":
-            folder = Path(arguments[position + 1]) / "logs"
-    path = folder / f"error-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    text = "".join(traceback.format_exception(error))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = secret.redact(f"hauslm {__version__} {' '.join(arguments)}\n{text}")
-        path.write_text(text, encoding="utf-8")
-        where = str(path)
-    except OSError:
-        where = ""
-    _tell(
-        HauslmError(
-            "H900",
-            say(
-                "hauslm met a fault of its own ({kind}: {reason}).",
-                kind=type(error).__name__,
-                reason=secret.redact(str(error))[:200],
-            ),
-            where=where,
-            next_step=say("Please report it with the file named above; your records are unharmed."),
-        ).text()
-    )
-    return 70
+            logs = Path(arguments[position + 1]) / "logs"
+    told = own_fault(error, logs, " ".join(arguments))
+    _tell(told.text())
+    return told.exit_code

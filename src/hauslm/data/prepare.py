@@ -35,7 +35,7 @@ from hauslm.base.files import (
 )
 from hauslm.base.progress import Progress, Silent
 from hauslm.base.words import Sentence, say
-from hauslm.catalog.local import find_base
+from hauslm.catalog.local import base_of
 from hauslm.data import placing, workers
 from hauslm.data.build import Job, examples_of_items, examples_of_shard, facts_of_shard, part
 from hauslm.data.facts import Facts
@@ -108,14 +108,7 @@ class _Preparation:
     def run(self) -> Corpus:
         started = time.monotonic()
         model = self.scenario.model
-        base = find_base(
-            model.base,
-            model.path,
-            model.revision,
-            self.folder.root,
-            need_weights=False,
-            added=model.added_tokens,
-        )
+        base = base_of(model, self.folder.root, need_weights=False)
         self.tokenizer = Tokenizer(base.path)
         task, labelled, task_rejected, notices = self._load_task()
         self._open_building()

@@ -45,8 +45,20 @@ class Texts:
     notices: list[Sentence] = field(default_factory=list)
 
 
+def _damaged(path: Path, line: int) -> DataError:
+    return DataError(
+        "H664",
+        say(
+            "The prepared examples are missing or damaged ({reason}).",
+            reason=f"{path.name}:{line}",
+        ),
+        where=str(path),
+        next_step=say("hauslm prepare makes them again."),
+    )
+
+
 def stream(path: Path, split: str) -> Iterator[Text]:
-    """The documents of one split, one at a time; H330 for a damaged file."""
+    """The documents of one split, one at a time; H664 for a damaged file."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as lines:
@@ -54,15 +66,7 @@ def stream(path: Path, split: str) -> Iterator[Text]:
             try:
                 row: dict[str, Any] = json.loads(line)
             except ValueError as error:
-                raise DataError(
-                    "H664",
-                    say(
-                        "The prepared examples are missing or damaged ({reason}).",
-                        reason=f"{path.name}:{number}",
-                    ),
-                    where=str(path),
-                    next_step=say("hauslm prepare makes them again."),
-                ) from error
+                raise _damaged(path, number) from error
             if row.get("split") == split and str(row.get("text", "")).strip():
                 yield Text(
                     str(row["id"]), str(row.get("title") or row["id"]),
@@ -154,15 +158,7 @@ def load_items(path: Path) -> dict[str, list[TaskItem]]:
             try:
                 item = TaskItem.from_json(json.loads(line))
             except (ValueError, TypeError) as error:
-                raise DataError(
-                    "H664",
-                    say(
-                        "The prepared examples are missing or damaged ({reason}).",
-                        reason=f"{path.name}:{number}",
-                    ),
-                    where=str(path),
-                    next_step=say("hauslm prepare makes them again."),
-                ) from error
+                raise _damaged(path, number) from error
             items.setdefault(item.split, []).append(item)
     return items
 

@@ -13,7 +13,7 @@ from hauslm.base.energy import Counter
 from hauslm.base.errors import HauslmError, MissingError, RefusedError
 from hauslm.base.files import ProjectFolder, sha256_file
 from hauslm.base.words import Sentence, say
-from hauslm.catalog.local import find_base, weights_sha256
+from hauslm.catalog.local import base_of, weights_sha256
 from hauslm.evaluate.ledger import System
 from hauslm.evaluate.verdict import ADAPTER, BASE_NAME, CLOUD
 from hauslm.lm.interface import BASE, LanguageModel
@@ -91,9 +91,7 @@ def _load(
     from hauslm.lm.local import LocalModel
 
     section = scenario.model
-    found = find_base(
-        section.base, section.path, section.revision, folder.root, added=section.added_tokens
-    )
+    found = base_of(section, folder.root)
     sha256 = weights_sha256(found.path, folder.work / "base-hashes.json")
     if run.base.get("sha256") and run.base["sha256"] != sha256:
         raise RefusedError(

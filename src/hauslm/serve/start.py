@@ -24,7 +24,7 @@ from hauslm.base.listen import Place, Tls, place
 from hauslm.base.progress import Progress, Silent
 from hauslm.base.version import __version__
 from hauslm.base.words import Sentence, say
-from hauslm.catalog.local import BaseFolder, find_base, weights_sha256
+from hauslm.catalog.local import BaseFolder, base_of, weights_sha256
 from hauslm.lm.interface import LanguageModel
 from hauslm.records import Run
 from hauslm.scenario import Scenario
@@ -124,13 +124,7 @@ def load(
     scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: Progress
 ) -> tuple[LanguageModel, str]:
     """(the model with its adapter, checked; a fingerprint for `system_fingerprint`)."""
-    base = find_base(
-        scenario.model.base,
-        scenario.model.path,
-        scenario.model.revision,
-        folder.root,
-        added=scenario.model.added_tokens,
-    )
+    base = base_of(scenario.model, folder.root)
     for note in base.notes:
         progress.say(note)
     progress.say(say("Checking and loading {model}.", model=base_name(base)))

@@ -16,7 +16,7 @@ from hauslm.base.files import ProjectFolder, read_json
 from hauslm.base.listen import place
 from hauslm.base.progress import Progress
 from hauslm.base.words import say
-from hauslm.catalog.local import find_base, weights_sha256
+from hauslm.catalog.local import base_of, weights_sha256
 from hauslm.lm import vllm
 from hauslm.lm.canary import check_canary, make_canary
 from hauslm.lm.interface import BASE
@@ -64,13 +64,7 @@ def launch_for(
     scenario: Scenario, folder: ProjectFolder, run: Run | None, port: int
 ) -> vllm.Launch:
     """What to start for this project, its files checked against the run."""
-    base = find_base(
-        scenario.model.base,
-        scenario.model.path,
-        scenario.model.revision,
-        folder.root,
-        added=scenario.model.added_tokens,
-    )
+    base = base_of(scenario.model, folder.root)
     where, name, adapters = base.path, own.base_name(base), dict[str, Path]()
     if run is not None:
         trained = (folder.root / run.adapter.path).resolve()

@@ -23,7 +23,7 @@ from hauslm.base.files import (
     write_sealed,
 )
 from hauslm.base.words import say
-from hauslm.catalog.local import find_base
+from hauslm.catalog.local import base_of
 from hauslm.records import now
 from hauslm.scenario import Scenario
 from hauslm.share import archive, foreign
@@ -254,7 +254,7 @@ def take_in(
 ) -> dict[str, Any]:
     """Import a bundle or any PEFT folder as `adapters/NAME`, under the checks of `verify`."""
     model = scenario.model
-    base = find_base(model.base, model.path, model.revision, folder.root, added=model.added_tokens)
+    base = base_of(model, folder.root)
     files, notes, tool = foreign.read(source, base.path, model.base)
     wanted = name or _slug(source.resolve().name.removesuffix(archive.SUFFIX))
     target = place(folder, wanted)
@@ -301,7 +301,7 @@ def combine(
     _must_be_free(target, name)
     folders = [(_existing(folder, n), w) for n, w in parts]
     model = scenario.model
-    base = find_base(model.base, model.path, model.revision, folder.root, added=model.added_tokens)
+    base = base_of(model, folder.root)
     staged = _staged(target)
     try:
         made = room(base.path, folders, staged, method)

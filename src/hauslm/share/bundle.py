@@ -16,7 +16,7 @@ from hauslm.base.errors import DataError
 from hauslm.base.files import ProjectFolder, sha256_bytes, write_sealed
 from hauslm.base.progress import Progress
 from hauslm.base.words import Sentence, say
-from hauslm.catalog.local import find_base
+from hauslm.catalog.local import base_of
 from hauslm.records import Bundle, Corpus, Evaluation, Privacy, Run, Said
 from hauslm.scenario import Scenario
 from hauslm.share import archive, bom, contents, keys
@@ -91,7 +91,7 @@ def bundle(
     key = keys.load(sign, passphrase) if sign is not None else None
     entries = _adapter_files(folder.root / run.adapter.path, run)
     model = scenario.model
-    base = find_base(model.base, model.path, model.revision, folder.root, added=model.added_tokens)
+    base = base_of(model, folder.root)
     duties = duties_of(model.base, base.path)
     check_name(scenario.name, duties)
     check_texts(duties, base.path)

@@ -11,7 +11,7 @@ from typing import Any
 from hauslm.base.errors import RefusedError
 from hauslm.base.files import ProjectFolder, write_sealed
 from hauslm.base.words import Sentence
-from hauslm.catalog.local import find_base
+from hauslm.catalog.local import base_of
 from hauslm.records import Run
 from hauslm.scenario import Scenario
 
@@ -23,13 +23,7 @@ def make(scenario: Scenario, folder: ProjectFolder, run: Run) -> dict[str, Any] 
     from hauslm.lm.canary import make_canary
     from hauslm.lm.local import LocalModel
 
-    base = find_base(
-        scenario.model.base,
-        scenario.model.path,
-        scenario.model.revision,
-        folder.root,
-        added=scenario.model.added_tokens,
-    )
+    base = base_of(scenario.model, folder.root)
     adapter = folder.root / run.adapter.path
     (adapter / "canary.json").unlink(missing_ok=True)
     model = LocalModel.load(base.path, {NAME: adapter})

@@ -16,7 +16,7 @@ from typing import Any
 from hauslm.base.errors import DataError, RefusedError, UsageError, did_you_mean
 from hauslm.base.files import ProjectFolder, write_sealed
 from hauslm.base.words import Sentence, say
-from hauslm.catalog.local import find_base
+from hauslm.catalog.local import base_of
 from hauslm.records import Run
 from hauslm.scenario import Scenario
 from hauslm.share.licence import CHANGES, changes_text, check_name, check_texts, duties_of
@@ -98,7 +98,7 @@ def export(
     if kind == "script":
         return _script(path, training)
     model = scenario.model
-    base = find_base(model.base, model.path, model.revision, folder.root, added=model.added_tokens)
+    base = base_of(model, folder.root)
     duties = duties_of(model.base, base.path)
     check_name(scenario.name, duties)
     check_texts(duties, base.path)

@@ -85,7 +85,7 @@ def read(
     """Open the prepared examples, find the base, settle the settings. Errors: H330, H530, H60x, H631."""
     import torch
 
-    from hauslm.catalog.local import find_base, weights_sha256
+    from hauslm.catalog.local import base_of, weights_sha256
     from hauslm.data.store import ExampleStore
     from hauslm.train.batches import Schedule, label_counts
 
@@ -93,7 +93,7 @@ def read(
     store = ExampleStore.open(prepared / "train")
     usable, said = watch.usable_examples(store, label_counts(store))
     asked = scenario.model
-    base = find_base(asked.base, asked.path, asked.revision, folder.root, added=asked.added_tokens)
+    base = base_of(asked, folder.root)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     facts = _facts(base, store, usable, device)
     settings = tokens.learning(resolve(scenario, plan, facts), base.added_ids, base.config)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-import traceback
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +20,7 @@ from starlette.responses import Response
 
 from hauslm import flow
 from hauslm.base.errors import HauslmError, MissingError
+from hauslm.base.fault import own_fault
 from hauslm.base.listen import LOCAL_NAMES, is_loopback, place
 from hauslm.base.progress import Progress
 from hauslm.base.words import say
@@ -93,16 +92,7 @@ def _tell_errors(app: FastAPI, room: Room) -> None:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
-        path = room.folder / "logs" / f"error-{time.strftime('%Y%m%d-%H%M%S')}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        ours = HauslmError(
-            "H901",
-            say("hauslm met a fault of its own ({kind}: {reason}).",
-                kind=type(error).__name__, reason=str(error)[:200]),
-            where=str(path),
-            next_step=say("Please report it with the file named above; your records are unharmed."),
-        )  # fmt: skip
+        ours = own_fault(error, room.folder / "logs", f"web {request.url.path}")
         return room.page(
             request, "error.html.j2", 500, error=ours, code=room.language(request), missing=False
         )

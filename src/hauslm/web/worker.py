@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
 from hauslm.base import egress, words
 from hauslm.base.errors import HauslmError
+from hauslm.base.fault import own_fault
 from hauslm.base.words import Sentence, as_text, number, say
 
 EVERY_S = 1.0
@@ -56,17 +56,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 75
     except Exception as error:
-        logs = Path(folder) / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        path = logs / f"error-{time.strftime('%Y%m%d-%H%M%S')}.log"
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        told = HauslmError(
-            "H901",
-            say("hauslm met a fault of its own ({kind}: {reason}).",
-                kind=type(error).__name__, reason=str(error)[:200]),
-            where=str(path),
-            next_step=say("Please report it with the file named above; your records are unharmed."),
-        )  # fmt: skip
+        told = own_fault(error, Path(folder) / "logs", f"web.worker {article}")
         print(told.text(), flush=True)
         return told.exit_code
 
