@@ -67,8 +67,13 @@ def test_the_script_gives_the_run_s_adapter_bit_for_bit(case: str, tmp_path: Pat
         project.prepare(make_examples(6), make_examples(12, seed=5))
     run = project.run(training, adapter)
     folder = export(project, run)
-    done = start(folder)
+    done = start(folder, "--compare", str(project.folder.adapter))
     assert done.returncode == 0, done.stderr
+    told = dict(re.findall(r"distance of the (.+): (\S+)", done.stdout))
+    whole = case == "dora" or case.startswith("head")
+    assert {k: float(v) for k, v in told.items()} == dict.fromkeys(
+        ("updates", "other tensors") if whole else ("updates",), 0.0
+    )
     ours, theirs = tensors(project.folder.adapter), tensors(folder / "adapter")
     assert set(ours) == set(theirs)
     for name in ours:
@@ -113,13 +118,31 @@ def test_four_bit(variant: str, tmp_path: Path) -> None:
     assert (folder / START).is_file() == (variant == "loftq")
 
 
+def test_a_difference_in_what_was_trained_whole_is_told(tmp_path: Path) -> None:
+    """Rows of added tokens, modules trained whole: not LoRA's, and compared all the same."""
+    from safetensors.numpy import save_file
+
+    from hauslm.train import plain_script
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    one = {"x.lora_A.weight": np.eye(2, 4), "x.lora_B.weight": np.ones((3, 2)), "rows": np.ones(5)}
+    for folder, rows in ((here, 1.0), (there, 1.5)):
+        folder.mkdir()
+        made = {n: a.astype(np.float32) for n, a in (one | {"rows": one["rows"] * rows}).items()}
+        save_file(made, folder / "adapter_model.safetensors")
+    assert plain_script.compare(here, there) == {
+        "updates": 0.0, "other tensors": pytest.approx(1 / 3),
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 def test_a_whole_model(tmp_path: Path) -> None:
     project = Project(tmp_path)
     run = project.run({"method": "full", "learning_rate": 1e-3, "weight_decay": 0.1})
     folder = export(project, run)
-    done = start(folder)
+    done = start(folder, "--compare", str(project.folder.trained_model))
     assert done.returncode == 0, done.stderr
+    assert "distance of the other tensors: 0.00e+00" in done.stdout
     ours = tensors(project.folder.trained_model, "model.safetensors")
     theirs = tensors(folder / "adapter", "model.safetensors")
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)

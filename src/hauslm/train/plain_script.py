@@ -245,20 +245,33 @@ def save(model: Any, out: Path, start_folder: Path | None) -> None:
         model.save_pretrained(out, path_initial_model_for_weight_conversion=str(start_folder))
 
 
-def compare(out: Path, other: Path) -> float:
-    """How near two adapters are: relative distance of their updates B A, and the largest single one."""
-    pairs = [load_file(Path(folder) / "adapter_model.safetensors") for folder in (out, other)]
-    if set(pairs[0]) != set(pairs[1]):
+def weights_of(folder: Path) -> dict[str, Any]:
+    """The tensors of an adapter folder, or of a model that was trained whole."""
+    for name in ("adapter_model.safetensors", "model.safetensors"):
+        if (Path(folder) / name).is_file():
+            found: dict[str, Any] = load_file(Path(folder) / name)
+            return found
+    sys.exit(f"{folder} holds neither adapter_model.safetensors nor model.safetensors.")
+
+
+def compare(out: Path, other: Path) -> dict[str, float]:
+    """How near two adapters are, as relative distances: of the updates B A, and of all else that learned
+    (rows of added tokens, modules trained whole, magnitudes), which is compared as it stands."""
+    mine, theirs = weights_of(out), weights_of(other)
+    if set(mine) != set(theirs):
         sys.exit("The two adapters have other tensors.")
-    distance = size = 0.0
-    for name in pairs[0]:
-        if ".lora_A." not in name:
+    sums = {"updates": [0.0, 0.0], "other tensors": [0.0, 0.0]}
+    for name in mine:
+        if ".lora_B." in name:
             continue
-        b = name.replace(".lora_A.", ".lora_B.")
-        mine, theirs = (p[b].double() @ p[name].double() for p in pairs)
-        distance += float((mine - theirs).pow(2).sum())
-        size += float(theirs.pow(2).sum())
-    return (distance / size) ** 0.5 if size else float("nan")
+        kind, pair = "other tensors", (mine[name].double(), theirs[name].double())
+        if ".lora_A." in name:
+            b = name.replace(".lora_A.", ".lora_B.")
+            kind = "updates"
+            pair = (mine[b].double() @ pair[0], theirs[b].double() @ pair[1])
+        sums[kind][0] += float((pair[0] - pair[1]).pow(2).sum())
+        sums[kind][1] += float(pair[1].pow(2).sum())
+    return {kind: (d / size) ** 0.5 for kind, (d, size) in sums.items() if size}
 
 
 def main() -> None:
@@ -304,7 +317,8 @@ def main() -> None:
             shutil.copyfile(path, arguments.out / path.name)
     print(f"written: {arguments.out}")
     if arguments.compare is not None:
-        print(f"relative distance of the updates: {compare(arguments.out, arguments.compare):.2e}")
+        for kind, distance in compare(arguments.out, arguments.compare).items():
+            print(f"relative distance of the {kind}: {distance:.2e}")
 
 
 if __name__ == "__main__":
