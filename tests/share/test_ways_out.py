@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,20 @@ def test_merged_weights_are_those_of_peft(options: dict[str, Any], tmp_path: Pat
         np.testing.assert_allclose(ours.read(name), theirs[name].numpy(), atol=2e-6, err_msg=name)
         changed += int(not np.array_equal(ours.read(name), plain.read(name)))
     assert changed == 6 * len(TARGETS)
+
+
+def test_merging_shows_nothing_of_the_libraries(made: Path, tmp_path: Path) -> None:
+    """Their bars and hints are not the user's matter; in a process of its own, as bars are set up once."""
+    code = (
+        "import sys; from pathlib import Path; from hauslm.lm.merge import merge; "
+        "merge(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), ['A line.'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(MODEL), str(made / "adapter"), str(tmp_path / "merged")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
 
 
 def test_the_gguf_holds_the_merged_weights_and_the_template(made: Path, tmp_path: Path) -> None:

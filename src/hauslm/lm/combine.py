@@ -14,6 +14,7 @@ from typing import Any
 from hauslm.base.errors import RefusedError
 from hauslm.base.words import say
 from hauslm.lm.checks import MAX_RANK, check_adapter, check_base, token_rows
+from hauslm.lm.quiet import quiet
 
 METHODS = ("cat", "svd", "linear")
 EXACT = 1e-4  # relative: float32 sums in another order
@@ -26,6 +27,13 @@ def combine(
 
     H757 if PEFT cannot combine these, H758 if `cat` is not the sum.
     """
+    with quiet():
+        return _combine(base, adapters, target, method)
+
+
+def _combine(
+    base: Path, adapters: Sequence[tuple[Path, float]], target: Path, method: str
+) -> dict[str, Any]:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

@@ -14,6 +14,7 @@ from typing import Any
 from hauslm.base.errors import RefusedError
 from hauslm.base.words import say
 from hauslm.lm.checks import check_adapter, check_base
+from hauslm.lm.quiet import quiet
 
 # Merging rounds W + BA once to the weights' format: relative to the largest logit, bf16 keeps 8 bits.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-2, "float16": 1e-2}
@@ -24,6 +25,11 @@ def merge(base: Path, adapter: Path, target: Path, prompts: Sequence[str]) -> di
 
     H730 if the base is quantised, H731 if merged and unmerged logits disagree.
     """
+    with quiet():
+        return _merge(base, adapter, target, prompts)
+
+
+def _merge(base: Path, adapter: Path, target: Path, prompts: Sequence[str]) -> dict[str, Any]:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

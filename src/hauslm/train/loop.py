@@ -48,9 +48,9 @@ def train(
     ):
         if ranks.first:
             told.begin()
+        from hauslm.lm.quiet import quiet
         from hauslm.train import inputs, record
         from hauslm.train.leg import Leg
-        from hauslm.train.model import quiet
 
         with quiet():
             # 1. What goes in: examples, base, settings, and the identity they make.

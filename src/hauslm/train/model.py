@@ -6,15 +6,11 @@ saving it as a plain PEFT folder that loads without hauslm.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import logging as standard_logging
 import os
 import re
 import secrets
 import shutil
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,35 +51,6 @@ def _cpu_flags() -> set[str]:
         if line.startswith("flags"):
             return set(line.split(":", 1)[1].split())
     return set()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Libraries speak to their log, not to the user's terminal."""
-    from transformers.utils import logging
-
-    transformers_logging: Any = logging
-
-    before = transformers_logging.get_verbosity()
-    bars = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    bitsandbytes_log = standard_logging.getLogger("bitsandbytes")
-    level = bitsandbytes_log.level
-    bitsandbytes_log.setLevel(standard_logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(before)
-        transformers_logging.enable_progress_bar()
-        bitsandbytes_log.setLevel(level)
-        if bars is None:
-            os.environ.pop("TQDM_DISABLE", None)
-        else:
-            os.environ["TQDM_DISABLE"] = bars
 
 
 def load_base(path: Path, settings: Settings, device: str) -> Any:

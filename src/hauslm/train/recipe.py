@@ -151,12 +151,13 @@ def _start_values(
     from peft import get_peft_model_state_dict
     from safetensors.torch import save
 
+    from hauslm.lm.quiet import quiet
     from hauslm.train import adapters, model
     from hauslm.train.batches import make_row, split_examples
     from hauslm.train.trainer import Compute
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with model.quiet():
+    with quiet():
         loaded = model.load_base(base, settings, device)
         adapted: Any = model.attach(loaded, settings, base, run.base["id"])
         compute = Compute(adapted, settings, device)
