@@ -67,6 +67,15 @@ def test_new_rows_are_the_means_of_their_pieces(tmp_path: Path, dtype: Any, tied
     assert (made.path / "LICENSE").read_text() == "a licence"  # duties stay with the weights
 
 
+def test_making_it_is_told_and_finding_it_again_is_not(tmp_path: Path) -> None:
+    base, told = make_base(tmp_path / "base"), list[str]()
+    for _ in range(2):
+        extended(
+            base, TOKENS, tmp_path / "work", tell=lambda sentence: told.append(sentence.text())
+        )
+    assert len(told) == 1 and "3 more tokens" in told[0]
+
+
 def test_transformers_reads_it(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

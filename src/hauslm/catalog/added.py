@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,13 @@ class Added:
     ids: tuple[int, ...]
 
 
-def extended(base: Path, tokens: Sequence[str], work: Path, need_weights: bool = True) -> Added:
+def extended(
+    base: Path,
+    tokens: Sequence[str],
+    work: Path,
+    need_weights: bool = True,
+    tell: Callable[[Sentence], None] = lambda _: None,
+) -> Added:
     """`base` with `tokens`, made below `work` if it is not there already.
 
     Without weights in `base` (and `need_weights` off) tokenizer and config only. DataError H447 for
@@ -61,6 +67,12 @@ def extended(base: Path, tokens: Sequence[str], work: Path, need_weights: bool =
     target = work / FOLDER / sha256_bytes(canonical_json(stamp["identity"]))[:16]
     kept = _kept(target)
     if kept is None or kept["stamp"] != stamp:
+        tell(
+            say(
+                "Making a base model with {count:,} more tokens; its embeddings are copied once.",
+                count=len(names),
+            )
+        )
         _make(base, names, target, stamp, whole)
         kept = _kept(target) or {}
     return Added(target, tuple(int(i) for i in kept["ids"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -68,8 +68,17 @@ class AskedModel(Protocol):
     def added_tokens(self) -> Sequence[str]: ...
 
 
-def base_of(asked: AskedModel, project_root: Path, *, need_weights: bool = True) -> BaseFolder:
-    """The base model of a project, its added tokens among it; errors as in `find_base`."""
+def base_of(
+    asked: AskedModel,
+    project_root: Path,
+    *,
+    need_weights: bool = True,
+    tell: Callable[[Sentence], None] = lambda _: None,
+) -> BaseFolder:
+    """The base model of a project, its added tokens among it; errors as in `find_base`.
+
+    `tell` hears of work that takes a while: a longer base is made once per project.
+    """
     return find_base(
         asked.base,
         asked.path,
@@ -77,6 +86,7 @@ def base_of(asked: AskedModel, project_root: Path, *, need_weights: bool = True)
         project_root,
         need_weights=need_weights,
         added=asked.added_tokens,
+        tell=tell,
     )
 
 
@@ -88,6 +98,7 @@ def find_base(
     *,
     need_weights: bool = True,
     added: Sequence[str] = (),
+    tell: Callable[[Sentence], None] = lambda _: None,
 ) -> BaseFolder:
     """The folder of the base model that the project file names, with the tokens that it adds.
 
@@ -101,7 +112,7 @@ def find_base(
     """
     if added:
         plain = find_base(base, path, revision, project_root, need_weights=need_weights)
-        longer = extended(plain.path, added, ProjectFolder(project_root).work, need_weights)
+        longer = extended(plain.path, added, ProjectFolder(project_root).work, need_weights, tell)
         config = read_config(longer.path)
         return replace(plain, path=longer.path, config=config, added_ids=longer.ids)
     catalog_id = base if base in load.ids("models") else catalog_id_of(base)

@@ -108,7 +108,7 @@ class _Preparation:
     def run(self) -> Corpus:
         started = time.monotonic()
         model = self.scenario.model
-        base = base_of(model, self.folder.root, need_weights=False)
+        base = base_of(model, self.folder.root, need_weights=False, tell=self.progress.say)
         self.tokenizer = Tokenizer(base.path)
         task, labelled, task_rejected, notices = self._load_task()
         self._open_building()

@@ -124,7 +124,7 @@ def load(
     scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: Progress
 ) -> tuple[LanguageModel, str]:
     """(the model with its adapter, checked; a fingerprint for `system_fingerprint`)."""
-    base = base_of(scenario.model, folder.root)
+    base = base_of(scenario.model, folder.root, tell=progress.say)
     for note in base.notes:
         progress.say(note)
     progress.say(say("Checking and loading {model}.", model=base_name(base)))
