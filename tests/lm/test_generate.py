@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hauslm.base.errors import DataError, RefusedError, UsageError
-from hauslm.lm import local
+from hauslm.lm import lanes
 from hauslm.lm.interface import BASE, Message, Reply, Request, TokenLogprob
 from hauslm.lm.local import LocalModel
 
@@ -141,21 +141,21 @@ def test_decoding_equals_the_plain_model(
 def test_shared_prefix_changes_nothing(tiny: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "Answer in one word and quote the passage of the article that you rest upon. "
     asked = [ask(long * 3 + t, adapter=a) for t in TEXTS for a in (BASE, "one")]
-    monkeypatch.setattr(LocalModel, "_prefix_pays", lambda *_: True)
-    found = local.shared_prefixes(asked, [tiny.prompt_ids(r) for r in asked])
+    monkeypatch.setattr(LocalModel, "prefix_pays", lambda *_: True)
+    found = lanes.shared_prefixes(asked, [tiny.prompt_ids(r) for r in asked])
     assert [(adapter, len(ids) > 16) for adapter, ids, _ in found] == [(BASE, True), ("one", True)]
     shared = tiny.generate(asked)
-    monkeypatch.setattr(local, "SHARED_PREFIX_TOKENS", 10_000)
+    monkeypatch.setattr(lanes, "SHARED_PREFIX_TOKENS", 10_000)
     assert [essence(r) for r in shared] == [essence(r) for r in tiny.generate(asked)]
 
 
 def test_prefixes_are_shared_where_that_saves_work(
     tiny: LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert tiny._prefix_pays(20, 2000)  # our attention computes nothing that nobody may see
+    assert tiny.prefix_pays(20, 2000)  # our attention computes nothing that nobody may see
     monkeypatch.setattr(tiny, "_own_attention", False)
-    assert tiny._prefix_pays(200, 30)
-    assert not tiny._prefix_pays(20, 2000)
+    assert tiny.prefix_pays(200, 30)
+    assert not tiny.prefix_pays(20, 2000)
 
 
 def test_merged_adapters_answer_alike_and_alone(

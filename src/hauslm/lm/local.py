@@ -12,9 +12,7 @@ different schemas; how a batch runs stands in `decode.py`, how texts are scored 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +30,7 @@ from hauslm.base.errors import HauslmError, RefusedError, UsageError, did_you_me
 from hauslm.base.files import sha256_file, sha256_tree
 from hauslm.base.words import say
 from hauslm.lm import adapters as adapter_files
-from hauslm.lm import attention, scoring
+from hauslm.lm import attention, lanes, scoring
 from hauslm.lm.cache import SlotCache, slot_mask
 from hauslm.lm.checks import check_base
 from hauslm.lm.decode import Decoder
@@ -47,9 +45,6 @@ from hauslm.lm.loading import (
 from hauslm.lm.schema import Grammars
 from hauslm.lm.textside import TextSide
 
-SHARED_PREFIX_TOKENS = 16  # shorter common beginnings are not worth a forward pass of their own
-MAX_LANES = 4
-MIN_LANE_ROWS = 2  # fewer rows are not worth a lane of their own
 MERGE_TOLERANCE = 2e-3  # nats over about ten tokens
 SMALL_MODEL = 64_000_000  # parameters
 SMALL_PASS = 1_000_000_000  # parameters times tokens of one forward pass
@@ -85,7 +80,7 @@ class LocalModel(TextSide):
         self._parameters = sum(p.numel() for p in model.parameters())
         self._grammars: Grammars | None = None
         small = self.device == "cpu" and self._parameters < SMALL_MODEL
-        self.lanes = min(MAX_LANES, _cores()) if small else 1
+        self.lanes = min(lanes.MAX_LANES, lanes.cores()) if small else 1
         self._base_sha256 = ""
         self._check_engine()
 
@@ -212,7 +207,7 @@ class LocalModel(TextSide):
             self.matcher(request)  # a schema that cannot be enforced fails before the first token
         while True:
             try:
-                return self._run(requests, prompts)
+                return lanes.answer(self, requests, prompts)
             except torch.OutOfMemoryError as error:
                 torch.cuda.empty_cache()
                 if self.batch_size == 1:
@@ -225,54 +220,6 @@ class LocalModel(TextSide):
                 self.notices.append(
                     say("Out of memory: the batch was halved to {rows} rows.", rows=self.batch_size)
                 )
-
-    def _run(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[Reply]:
-        """All requests; small models on a CPU in one lane per core, since their passes are too short
-        to be shared by several threads."""
-        lanes = min(self.lanes, -(-len(requests) // MIN_LANE_ROWS))
-        if lanes <= 1:
-            return self._run_lane(requests, prompts)
-        order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))
-        parts = [order[lane::lanes] for lane in range(lanes)]
-        replies: dict[int, Reply] = {}
-        with self.threads(0), ThreadPoolExecutor(lanes) as pool:
-            work = [
-                pool.submit(self._run_lane, [requests[i] for i in p], [prompts[i] for i in p])
-                for p in parts
-            ]
-            for part, lane_work in zip(parts, work, strict=True):
-                replies.update(zip(part, lane_work.result(), strict=True))
-        return [replies[i] for i in range(len(requests))]
-
-    def _run_lane(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[Reply]:
-        # Longest first: neighbours in a batch are of similar length, the peak comes at the start.
-        order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))
-        decoder = self.decoder(min(self.batch_size, max(1, len(requests))))
-        for adapter, prefix, rest in shared_prefixes(requests, prompts):
-            if self._prefix_pays(len(prefix), rest):
-                decoder.share_prefix(adapter, prefix)
-        handles = {decoder.admit(requests[i], prompts[i]): i for i in order}
-        replies: dict[int, Reply] = {}
-        while decoder.pending:
-            for event in decoder.step():
-                if event.reply is not None:
-                    replies[handles[event.handle]] = event.reply
-        return [replies[i] for i in range(len(requests))]
-
-    def _prefix_pays(self, prefix: int, rest: int) -> bool:
-        """Whether copying `prefix` tokens saves more than it costs rows with `rest` more tokens.
-
-        It saves the matrices of the prefix (2 FLOP per parameter and token). With the attention of
-        attention.py that is all there is to say. The fused kernels lose their causal shortcut: with a
-        mask all of `rest` x (prefix + rest) is computed, half of which is not needed (QK and PV, 2 FLOP
-        each per layer and hidden unit).
-        """
-        if self._own_attention:
-            return True
-        config = self._model.config.get_text_config()
-        saved = 2 * self._parameters * prefix
-        unit = 2 * config.num_hidden_layers * config.hidden_size
-        return bool(saved > unit * (rest * rest + 2 * rest * prefix))
 
     def stream(self, request: Request) -> Iterator[str | TokenLogprob | Reply]:
         """The answer as it comes: text, log-probabilities if asked for, the reply at the end."""
@@ -406,6 +353,23 @@ class LocalModel(TextSide):
         finally:
             torch.set_num_threads(before)
 
+    # ------------------------------------------------------------ what lanes.py needs
+
+    def prefix_pays(self, prefix: int, rest: int) -> bool:
+        """Whether copying `prefix` tokens saves more than it costs rows with `rest` more tokens.
+
+        It saves the matrices of the prefix (2 FLOP per parameter and token). With the attention of
+        attention.py that is all there is to say. The fused kernels lose their causal shortcut: with a
+        mask all of `rest` x (prefix + rest) is computed, half of which is not needed (QK and PV, 2 FLOP
+        each per layer and hidden unit).
+        """
+        if self._own_attention:
+            return True
+        config = self._model.config.get_text_config()
+        saved = 2 * self._parameters * prefix
+        unit = 2 * config.num_hidden_layers * config.hidden_size
+        return bool(saved > unit * (rest * rest + 2 * rest * prefix))
+
     # ------------------------------------------------------------ what scoring.py needs
 
     @torch.inference_mode()
@@ -479,36 +443,3 @@ class LocalModel(TextSide):
                 name=self.name, reason=reason),
             next_step=say("Serve the model with vLLM and analyse with 'engine: openai'."),
         )  # fmt: skip
-
-
-def _cores() -> int:
-    """CPU cores that this process may use; what a caller sets in torch plays no part, so that the
-    same job splits into the same lanes everywhere on a machine."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted):
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def shared_prefixes(
-    requests: Sequence[Request], prompts: Sequence[list[int]]
-) -> list[tuple[str, list[int], int]]:
-    """Per adapter with several prompts, the token ids with which all of them begin, and how many
-    tokens follow on average."""
-    groups: dict[str, list[list[int]]] = {}
-    for request, ids in zip(requests, prompts, strict=True):
-        groups.setdefault(request.adapter, []).append(ids)
-    shared = []
-    for adapter, group in groups.items():
-        # Smallest and largest in order share exactly what all share.
-        low, high = min(group), max(group)
-        length = 0
-        for a, b in zip(low, high, strict=False):
-            if a != b:
-                break
-            length += 1
-        length = min(length, min(map(len, group)) - 1)
-        if len(group) > 1 and length >= SHARED_PREFIX_TOKENS:
-            rest = sum(map(len, group)) // len(group) - length
-            shared.append((adapter, low[:length], rest))
-    return shared
