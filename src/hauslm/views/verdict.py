@@ -267,7 +267,8 @@ def _tornado(w: Writer, context: Context) -> None:
 
 
 def depth(context: Context, language: str) -> str:
-    """What takes longer, as HTML: Flips in sight; every reason, the criteria and all figures folded away. One list of sources."""
+    """What takes longer, as HTML: flips in sight; every reason, the criteria and all figures folded away.
+    One list of sources."""
     w = Writer(language, linked=True)
     parts = []
     if context.chosen is not None:
