@@ -41,6 +41,7 @@ from hauslm.serve.guard import LOOPBACK_NAMES, Guard, read_body
 from hauslm.serve.metrics import CONTENT_TYPE, server_metrics
 from hauslm.serve.refusal import ApiError, invalid, of_error, unsupported
 from hauslm.serve.shapes import Shape
+from hauslm.serve.streams import EventStream
 
 MAX_BODY_BYTES = 1 << 20
 REQUEST_TIMEOUT_S = 600.0
@@ -312,34 +313,33 @@ class _Room:
                 say("more answers than fit the queue ({count}).", count=self.engine.most_at_once),
             )
         adapter = self._adapter_of(ask.model)
-        ready = await run_in_threadpool(self._ready, ask, adapter)
+        # Counting a prompt's tokens takes as long as the prompt is long; the rest takes no thread.
+        ready = replace(ask, requests=tuple(replace(r, adapter=adapter) for r in ask.requests))
+        if ask.open_length:
+            ready = await run_in_threadpool(self._with_length, ready)
         if self.mailbox is None:
             raise answering.stopping()  # the lifespan has not begun
-        under_way = answering.Answering(self.engine, self.mailbox, ready, self._request_timeout_s)
+        under_way = answering.Answering(
+            self.engine, self.mailbox, ready, self._request_timeout_s, request.receive
+        )
         shape = Shape(ready, self._fingerprint)
         streaming = False
         try:
             if not ready.stream:
-                work = answering.all_replies(under_way)
-                replies = await answering.unless_gone(request.receive, work)
-                return JSONResponse(shape.whole(replies))
-            first = await answering.unless_gone(request.receive, under_way.next())
+                return JSONResponse(shape.whole(await answering.all_replies(under_way)))
+            first = await under_way.next()
             streaming = True
-            pieces = answering.events(under_way, shape, ready, first)
-            return answering.EventStream(pieces, under_way)
+            return EventStream(under_way, shape, ready, first)
         except answering.ClientGone:
             return Response(status_code=499)  # nobody reads it; the metrics do
         finally:
             if not streaming:
                 under_way.close()
 
-    def _ready(self, ask: wire.Ask, adapter: str) -> wire.Ask:
-        """With the adapter, and with the room that the context leaves where no limit was set."""
-        requests = tuple(replace(r, adapter=adapter) for r in ask.requests)
-        if ask.open_length:
-            room = self._room_for(requests[0], ask)
-            requests = tuple(replace(r, max_new_tokens=room) for r in requests)
-        return replace(ask, requests=requests)
+    def _with_length(self, ask: wire.Ask) -> wire.Ask:
+        """No limit was set: the room that the context leaves is one."""
+        room = self._room_for(ask.requests[0], ask)
+        return replace(ask, requests=tuple(replace(r, max_new_tokens=room) for r in ask.requests))
 
     def _room_for(self, request: ModelRequest, ask: wire.Ask) -> int:
         """Tokens that an answer may have, at least 1; if even that is too much, the model refuses."""
