@@ -22,6 +22,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -35,6 +36,7 @@ from hauslm.lm.interface import Request as ModelRequest
 from hauslm.records import Run
 from hauslm.scenario import Scenario
 from hauslm.serve import answering, selfcheck, wire
+from hauslm.serve.direct import Direct
 from hauslm.serve.documented import responses_of
 from hauslm.serve.engine import Closing, Engine
 from hauslm.serve.guard import LOOPBACK_NAMES, Guard, read_body
@@ -46,6 +48,7 @@ from hauslm.serve.streams import EventStream
 MAX_BODY_BYTES = 1 << 20
 REQUEST_TIMEOUT_S = 600.0
 BODY_TIMEOUT_S = 30.0
+OFTEN = ("/v1/chat/completions", "/v1/completions")  # take the short way, see `direct`
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
@@ -129,6 +132,8 @@ def create_app(
         exception_handlers={ApiError: _refusal, HTTPException: _no_such_route},
     )
     _add_routes(app, room)
+    often = {r.path: r for r in app.routes if isinstance(r, APIRoute) and r.path in OFTEN}
+    app.add_middleware(Direct, routes=often)
     app.add_middleware(
         Guard,
         token=token,
@@ -170,7 +175,6 @@ def _add_routes(app: FastAPI, room: _Room) -> None:
             response_model=None,
         )
 
-    # Routes are tried in this order, so what is asked all the time comes first.
     add("/v1/chat/completions", room.chat, "POST", wire.ChatBody.model_json_schema())
     add("/v1/completions", room.completions, "POST", wire.TextBody.model_json_schema())
     add("/healthz", room.health, "GET")
