@@ -318,7 +318,9 @@ class _Room:
             )
         adapter = self._adapter_of(ask.model)
         # Counting a prompt's tokens takes as long as the prompt is long; the rest takes no thread.
-        ready = replace(ask, requests=tuple(replace(r, adapter=adapter) for r in ask.requests))
+        ready = ask
+        if adapter != BASE:  # which requests ask for by themselves
+            ready = replace(ask, requests=tuple(replace(r, adapter=adapter) for r in ask.requests))
         if ask.open_length:
             ready = await run_in_threadpool(self._with_length, ready)
         if self.mailbox is None:
