@@ -9,7 +9,15 @@ and, beside it, the wall time, which on two cores the client shares. Torch has o
 client has a core. Two ratios: `overhead_cpu` against the engine's own round, which on a busy machine moves by
 more than what is measured (caches, clock); and `overhead_within`, in which numerator and denominator are of
 the same round: all processor time of the process over that spent inside the engine's steps and admissions.
-The steps of both are counted, since more of them for the same answers would be the server's fault as well. `--hidden N` takes a random Llama of that width and 12 layers instead of the embedded
+The engine's own round has that ratio too: what driving it costs without any server, and the server's idle
+tick. What the server's threads do to the engine's speed (caches, the interpreter's lock) is in the first
+ratio alone. `outside_us_per_token` is the second one's numerator less its denominator; most of it belongs to
+the request and not to the token, so `tokens_per_answer` stands beside it; and a stream's grows with
+`events_per_answer`, since pieces go by the clock: more of them on a slower or busier machine. Every answer
+has a connection of its own, whose making counts. The collector is told what is loaded for good, as `serve.start` does, before any
+of the rounds: else a full collection of 0.2 s falls into one round in twelve.
+The steps of both are counted, since more of them for the same answers would be the server's fault as well.
+`--hidden N` takes a random Llama of that width and 12 layers instead of the embedded
 model: the server's cost per token does not grow with the model, its share falls.
 One JSON object; --save writes it to benchmarks/results/serve.json (one entry for each model).
 """
@@ -40,7 +48,7 @@ from hauslm.lm.decode import Decoder
 from hauslm.lm.interface import Message, Request
 from hauslm.lm.local import LocalModel
 from hauslm.serve.app import create_app
-from hauslm.serve.start import server_for
+from hauslm.serve.start import loaded_for_good, server_for
 
 RESULT = Path(__file__).parent / "results" / "serve.json"
 TOKEN = "t" * 43
@@ -166,40 +174,45 @@ def measure(base: Path, answers: int, tokens: int, rounds: int) -> dict[str, Any
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     counted: dict[str, int] = {}
     inside = Inside()
-    for number in range(rounds + 1):  # the first warms up
-        for name, way in ways.items():
-            own, steps = inside.seconds, inside.steps
-            cpu, wall = time.process_time(), time.perf_counter()
-            counted[name] = way()
-            row = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
-            row |= {"inside_s": inside.seconds - own, "steps": inside.steps - steps}
-            if number:
-                rows[name].append(row)
+    with loaded_for_good():
+        for number in range(rounds + 1):  # the first warms up
+            for name, way in ways.items():
+                own, steps = inside.seconds, inside.steps
+                cpu, wall = time.process_time(), time.perf_counter()
+                counted[name] = way()
+                row = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
+                row |= {"inside_s": inside.seconds - own, "steps": inside.steps - steps}
+                if number:
+                    rows[name].append(row)
     here.send(None)
     other.join()
     server.should_exit = True
     thread.join()
     if counted["engine"] != counted["http"]:
         raise SystemExit(f"not the same work: {counted}")
-    return _summary(rows, counted["engine"])
+    found = _summary(rows, counted["engine"], answers)
+    found["stream"]["events_per_answer"] = counted["stream"] / answers
+    return found
 
 
-def _summary(rows: dict[str, list[dict[str, float]]], tokens: int) -> dict[str, Any]:
+def _summary(rows: dict[str, list[dict[str, float]]], tokens: int, answers: int) -> dict[str, Any]:
     """Medians, and the median over rounds of each round's ratio to the engine."""
-    found: dict[str, Any] = {"tokens": tokens}
+    found: dict[str, Any] = {"tokens": tokens, "tokens_per_answer": tokens / answers}
     for name, measured in rows.items():
+        outside = [r["cpu_s"] - r["inside_s"] for r in measured]
         found[name] = {
             "cpu_ms_per_token": statistics.median(r["cpu_s"] for r in measured) / tokens * 1e3,
             "tokens_per_second": tokens / statistics.median(r["wall_s"] for r in measured),
+            "outside_us_per_token": statistics.median(outside) / tokens * 1e6,
             "steps": statistics.median(r["steps"] for r in measured),
         }
+        found[name]["overhead_within"] = _spread([r["cpu_s"] / r["inside_s"] - 1 for r in measured])
         if name == "engine":
             continue
         alone = rows["engine"]
         for key in ("cpu_s", "wall_s"):
             ratios = [a[key] / b[key] - 1 for a, b in zip(measured, alone, strict=True)]
             found[name]["overhead_" + key[:-2]] = _spread(ratios)
-        found[name]["overhead_within"] = _spread([r["cpu_s"] / r["inside_s"] - 1 for r in measured])
     return found
 
 

@@ -185,6 +185,56 @@ def test_tokens_of_a_fast_model_travel_together_and_none_is_lost() -> None:
     assert min(gaps) > 0.9 / PIECES_PER_SECOND
 
 
+class TickingTogether(Ticking):
+    """Several answers; each token is the number of the step that wrote it."""
+
+    def decoder(self, batch_size: int) -> TickingTogether:
+        self.written = 0
+        self.rows: list[int] = []
+        return self
+
+    def admit(self, request: Request) -> int:
+        self.rows.append(len(self.rows))
+        return self.rows[-1]
+
+    def step(self) -> list[Any]:
+        self.written += 1
+        time.sleep(0.001)
+        last = self.written == self.tokens
+        reply = Reply("", "stop", Usage(1, self.tokens), 0.0) if last else None
+        return [Event(row, f"{self.written} ", (), reply) for row in self.rows]
+
+
+def test_streams_that_began_at_different_times_get_their_pieces_together() -> None:
+    steps: tuple[list[int], list[int]] = ([], [])  # at whose end a piece went out, per stream
+    begun, done = threading.Event(), threading.Event()
+
+    def deliver_to(stream: int) -> Callable[[Piece | Exception], None]:
+        def deliver(piece: Piece | Exception) -> None:
+            assert isinstance(piece, Piece)
+            steps[stream].append(int(piece.text.split()[-1]))
+            begun.set()
+            if stream == 1 and piece.reply is not None:
+                done.set()
+
+        return deliver
+
+    model: Any = TickingTogether(300)
+    engine = Engine(model, server_metrics(), max_queue=4, batch_size=8)
+    engine.start()
+    request = Request((Message("user", "x"),))
+    engine.submit([Job(request, deliver_to(0), streams=True)])
+    assert begun.wait(30)
+    engine.submit([Job(request, deliver_to(1), streams=True)])
+    assert done.wait(30)
+    engine.close()
+    first, *later = steps[1]
+    assert (
+        first > 1
+    )  # it came while the other was being written, and did not wait for a common moment
+    assert set(later) <= set(steps[0])
+
+
 # ---------------------------------------------------------------- too late, hung up
 
 

@@ -1,4 +1,4 @@
-"""How does one HTTP request get its answers out of the engine? Waiting, streaming, giving up.
+"""How does one HTTP request get its answers out of the engine? Waiting, and giving up.
 
 Whoever stops waiting (the client hung up, the time is over, something failed) frees the places of
 all its answers; `Answering.close` may be called more than once.
@@ -7,29 +7,22 @@ all its answers; `Answering.close` may be called more than once.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive
 
 from hauslm.base.words import Sentence, say
 from hauslm.lm.interface import Reply, Usage
 from hauslm.lm.schema import parse
 from hauslm.serve.engine import Closing, Engine, Job, Piece, QueueFull
 from hauslm.serve.refusal import NO_RETRY, SERVER, ApiError, of_error
-from hauslm.serve.shapes import Shape
 from hauslm.serve.wire import Ask
 
 
 class ClientGone(Exception):
     """Nobody is listening any more."""
-
-
-Item = tuple[int, Piece | Exception]
 
 
 class Mailbox:
@@ -38,12 +31,12 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._posted: deque[tuple[asyncio.Queue[Item], Item]] = deque()
+        self._posted: deque[tuple[Answering, int, Piece | Exception]] = deque()
         self._woken = False
 
-    def post(self, inbox: asyncio.Queue[Item], item: Item) -> None:
+    def post(self, to: Answering, index: int, item: Piece | Exception) -> None:
         """From any thread."""
-        self._posted.append((inbox, item))
+        self._posted.append((to, index, item))
         if not self._woken:
             self._woken = True
             with suppress(RuntimeError):  # the loop is closed: nobody is there to read it
@@ -52,20 +45,28 @@ class Mailbox:
     def _hand_out(self) -> None:
         self._woken = False  # first, so that what is posted from here on wakes us again
         while self._posted:
-            inbox, item = self._posted.popleft()
-            inbox.put_nowait(item)
+            to, index, item = self._posted.popleft()
+            to.arrived(index, item)
 
 
 class Answering:
-    """The answers to one `Ask`, on their way. Made inside the event loop; 429 if it is full."""
+    """The answers to one `Ask`, on their way. Made inside the event loop; 429 if it is full.
 
-    def __init__(self, engine: Engine, mailbox: Mailbox, ask: Ask, timeout_s: float) -> None:
+    `receive` is ASGI's, of a request whose body has been read: the next thing it brings is the
+    disconnect. One task waits for that and one timer for the end of the time, however many pieces come.
+    """
+
+    def __init__(
+        self, engine: Engine, mailbox: Mailbox, ask: Ask, timeout_s: float, receive: Receive
+    ) -> None:
         self._engine = engine
         self._mailbox = mailbox
         self._ask = ask
         self._timeout_s = timeout_s
-        self._ends = asyncio.get_running_loop().time() + timeout_s
-        self._inbox: asyncio.Queue[Item] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._inbox: deque[tuple[int, Piece | Exception]] = deque()
+        self._wanted: asyncio.Future[None] | None = None  # somebody waits for the inbox to fill
+        self._late = self._gone = False
         self._jobs = [
             Job(request, self._deliver_to(i), streams=ask.stream)
             for i, request in enumerate(ask.requests)
@@ -77,24 +78,54 @@ class Answering:
             raise _too_busy(full.retry_after_s) from full
         except Closing as closing:
             raise stopping() from closing
+        self._timer = self._loop.call_later(timeout_s, self._time_over)
+        self._watch = self._loop.create_task(self._until_gone(receive))
 
     def _deliver_to(self, index: int) -> Callable[[Piece | Exception], None]:
-        return lambda item: self._mailbox.post(self._inbox, (index, item))
+        return lambda item: self._mailbox.post(self, index, item)
+
+    # ------------------------------------------------------------ what can happen while it waits
+
+    def arrived(self, index: int, item: Piece | Exception) -> None:
+        self._inbox.append((index, item))
+        self._wake()
+
+    def _time_over(self) -> None:
+        self._late = True
+        self._wake()
+
+    async def _until_gone(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
+
+    # ------------------------------------------------------------ waiting
 
     @property
     def finished(self) -> bool:
         return all(r is not None for r in self.replies)
 
+    @property
+    def more_is_here(self) -> bool:
+        """Would `next` answer at once?"""
+        return bool(self._inbox)
+
     async def next(self) -> tuple[int, Piece]:
-        """The next piece of any choice, as (index, piece); `ApiError` if it will not come."""
-        if self._inbox.empty():  # only waiting needs a timer
-            try:
-                async with asyncio.timeout_at(self._ends):
-                    index, item = await self._inbox.get()
-            except TimeoutError as error:
-                raise self._too_late() from error
-        else:
-            index, item = self._inbox.get_nowait()
+        """The next piece of any choice, as (index, piece); `ApiError` if it will not come,
+        `ClientGone` as soon as the client hangs up."""
+        while not self._gone and not self._inbox:
+            if self._late:  # what came in time is given out first
+                raise self._too_late()
+            self._wanted = self._loop.create_future()
+            await self._wanted
+        if self._gone:
+            raise ClientGone
+        index, item = self._inbox.popleft()
         if isinstance(item, Closing):
             raise stopping() from item
         if isinstance(item, Exception):
@@ -133,6 +164,8 @@ class Answering:
         )
 
     def close(self) -> None:
+        self._timer.cancel()
+        self._watch.cancel()
         if not self.finished:
             self._engine.cancel(self._jobs)
 
@@ -158,92 +191,7 @@ def stopping() -> ApiError:
     )
 
 
-# ---------------------------------------------------------------- whole answers
-
-
-async def unless_gone(receive: Receive, work: Awaitable[Any]) -> Any:
-    """The result of `work`, or `ClientGone` as soon as the client hangs up. The body must have been
-    read: then the next thing that ASGI's `receive` brings is the disconnect."""
-
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    watch = asyncio.ensure_future(gone())
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({watch, task}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone
-    finally:
-        for each in (watch, task):
-            each.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
-
-
 async def all_replies(answering: Answering) -> list[Reply]:
     while not answering.finished:
         await answering.next()
     return [r for r in answering.replies if r is not None]
-
-
-# ---------------------------------------------------------------- streams
-
-
-def _event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
-
-
-async def events(
-    answering: Answering, shape: Shape, ask: Ask, first: tuple[int, Piece]
-) -> AsyncIterator[str]:
-    """Server-sent events of the whole stream. `first` was awaited before the headers were sent, so
-    that refusals still have their status; what goes wrong later is an event of its own. Events that are
-    there at the same time travel in one write, which costs more than the events."""
-    opened: set[int] = set()
-    item = first
-    try:
-        while True:
-            text = "".join(_event(c) for c in _chunks(shape, *item, opened))
-            if answering.finished:
-                break
-            if text:
-                yield text
-            item = await answering.next()
-    except ApiError as error:
-        yield _event(error.body())
-        return
-    if ask.include_usage:
-        text += _event(shape.usage(answering.usages))
-    yield text + "data: [DONE]\n\n"
-
-
-def _chunks(shape: Shape, index: int, piece: Piece, opened: set[int]) -> Sequence[dict[str, Any]]:
-    chunks: list[dict[str, Any]] = []
-    if index not in opened:
-        opened.add(index)
-        opening = shape.opening(index)
-        chunks += [opening] if opening is not None else []
-    if piece.text or piece.logprobs:
-        chunks.append(shape.piece(index, piece.text, piece.logprobs))
-    if piece.reply is not None:
-        chunks.append(shape.end(index, piece.reply.finish_reason))
-    return chunks
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events; the places are freed however the stream ends."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, content: AsyncIterator[str], answering: Answering) -> None:
-        super().__init__(content, headers={"x-accel-buffering": "no"})
-        self._answering = answering
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._answering.close()

@@ -22,6 +22,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -35,16 +36,19 @@ from hauslm.lm.interface import Request as ModelRequest
 from hauslm.records import Run
 from hauslm.scenario import Scenario
 from hauslm.serve import answering, selfcheck, wire
+from hauslm.serve.direct import Direct
 from hauslm.serve.documented import responses_of
 from hauslm.serve.engine import Closing, Engine
 from hauslm.serve.guard import LOOPBACK_NAMES, Guard, read_body
 from hauslm.serve.metrics import CONTENT_TYPE, server_metrics
 from hauslm.serve.refusal import ApiError, invalid, of_error, unsupported
 from hauslm.serve.shapes import Shape
+from hauslm.serve.streams import EventStream
 
 MAX_BODY_BYTES = 1 << 20
 REQUEST_TIMEOUT_S = 600.0
 BODY_TIMEOUT_S = 30.0
+OFTEN = ("/v1/chat/completions", "/v1/completions")  # take the short way, see `direct`
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
@@ -128,6 +132,8 @@ def create_app(
         exception_handlers={ApiError: _refusal, HTTPException: _no_such_route},
     )
     _add_routes(app, room)
+    often = {r.path: r for r in app.routes if isinstance(r, APIRoute) and r.path in OFTEN}
+    app.add_middleware(Direct, routes=often)
     app.add_middleware(
         Guard,
         token=token,
@@ -169,7 +175,6 @@ def _add_routes(app: FastAPI, room: _Room) -> None:
             response_model=None,
         )
 
-    # Routes are tried in this order, so what is asked all the time comes first.
     add("/v1/chat/completions", room.chat, "POST", wire.ChatBody.model_json_schema())
     add("/v1/completions", room.completions, "POST", wire.TextBody.model_json_schema())
     add("/healthz", room.health, "GET")
@@ -312,34 +317,35 @@ class _Room:
                 say("more answers than fit the queue ({count}).", count=self.engine.most_at_once),
             )
         adapter = self._adapter_of(ask.model)
-        ready = await run_in_threadpool(self._ready, ask, adapter)
+        # Counting a prompt's tokens takes as long as the prompt is long; the rest takes no thread.
+        ready = ask
+        if adapter != BASE:  # which requests ask for by themselves
+            ready = replace(ask, requests=tuple(replace(r, adapter=adapter) for r in ask.requests))
+        if ask.open_length:
+            ready = await run_in_threadpool(self._with_length, ready)
         if self.mailbox is None:
             raise answering.stopping()  # the lifespan has not begun
-        under_way = answering.Answering(self.engine, self.mailbox, ready, self._request_timeout_s)
+        under_way = answering.Answering(
+            self.engine, self.mailbox, ready, self._request_timeout_s, request.receive
+        )
         shape = Shape(ready, self._fingerprint)
         streaming = False
         try:
             if not ready.stream:
-                work = answering.all_replies(under_way)
-                replies = await answering.unless_gone(request.receive, work)
-                return JSONResponse(shape.whole(replies))
-            first = await answering.unless_gone(request.receive, under_way.next())
+                return JSONResponse(shape.whole(await answering.all_replies(under_way)))
+            first = await under_way.next()
             streaming = True
-            pieces = answering.events(under_way, shape, ready, first)
-            return answering.EventStream(pieces, under_way)
+            return EventStream(under_way, shape, ready, first)
         except answering.ClientGone:
             return Response(status_code=499)  # nobody reads it; the metrics do
         finally:
             if not streaming:
                 under_way.close()
 
-    def _ready(self, ask: wire.Ask, adapter: str) -> wire.Ask:
-        """With the adapter, and with the room that the context leaves where no limit was set."""
-        requests = tuple(replace(r, adapter=adapter) for r in ask.requests)
-        if ask.open_length:
-            room = self._room_for(requests[0], ask)
-            requests = tuple(replace(r, max_new_tokens=room) for r in requests)
-        return replace(ask, requests=requests)
+    def _with_length(self, ask: wire.Ask) -> wire.Ask:
+        """No limit was set: the room that the context leaves is one."""
+        room = self._room_for(ask.requests[0], ask)
+        return replace(ask, requests=tuple(replace(r, max_new_tokens=room) for r in ask.requests))
 
     def _room_for(self, request: ModelRequest, ask: wire.Ask) -> int:
         """Tokens that an answer may have, at least 1; if even that is too much, the model refuses."""

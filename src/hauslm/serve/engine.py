@@ -163,6 +163,7 @@ class Engine:
         self._orders: list[_Order] = []
         self._closing = False
         self._seconds_per_answer = 1.0
+        self._given_out = -math.inf  # when streams last got their pieces
         self._batch = self._fresh_batch()
         self._thread: threading.Thread | None = None
 
@@ -269,6 +270,8 @@ class Engine:
 
     def _take(self) -> list[Job]:
         """The first in the queue, as many as there are places; an adapter about to go gets none."""
+        if not self._waiting or len(self._running) >= self.batch_size:
+            return []
         with self._changed:
             leaving = {o.adapter for o in self._orders}
             taken: list[Job] = []
@@ -296,6 +299,8 @@ class Engine:
             self._running[handle] = job
 
     def _drop_cancelled(self) -> None:
+        if not self._cancelled:  # as before nearly every step
+            return
         with self._changed:
             gone = [h for h, job in self._running.items() if job in self._cancelled]
             self._cancelled.clear()
@@ -306,6 +311,8 @@ class Engine:
             self._metrics.add("hauslm_answers_total", finish="cancelled")
 
     def _carry_out_orders(self) -> None:
+        if not self._orders:
+            return
         with self._changed:
             used = {job.request.adapter for job in self._running.values()}
             ready = [o for o in self._orders if o.adapter is None or o.adapter not in used]
@@ -324,27 +331,33 @@ class Engine:
         except Exception as error:  # whatever broke, the server goes on with a fresh batch
             self._mend(error)
             return
+        now = time.monotonic()
+        give_out = now - self._given_out >= 1 / PIECES_PER_SECOND
+        if give_out:
+            self._given_out = now
         for event in events:
             job = self._running.get(event.handle)
             if job is not None:
-                self._hand_over(job, event)
+                self._hand_over(job, event, now, give_out)
 
-    def _hand_over(self, job: Job, event: Any) -> None:
+    def _hand_over(self, job: Job, event: Any, now: float, give_out: bool) -> None:
+        """Deliver what is due: an answer's first piece and its end at once, what lies between with
+        that of all other streams, so that one wake-up of the event loop serves them all."""
         if isinstance(event, Failed):
             self._remove(event.handle)
             job.deliver(event.error)
             return
         if not job.begun:
             job.begun = True
-            self._metrics.observe("hauslm_first_token_seconds", time.monotonic() - job.submitted)
+            self._metrics.observe("hauslm_first_token_seconds", now - job.submitted)
         if event.reply is not None:
             self._remove(event.handle)
             self._count(job.request, event.reply)
         elif not job.streams or not (event.text or event.logprobs):
             return
         text, logprobs = job.held_text + event.text, (*job.held_logprobs, *event.logprobs)
-        now = time.monotonic()
-        if event.reply is None and now - job.delivered < 1 / PIECES_PER_SECOND:
+        due = give_out and now - job.delivered >= 1 / PIECES_PER_SECOND
+        if event.reply is None and job.told and not due:
             job.held_text, job.held_logprobs = text, logprobs
             return
         job.held_text, job.held_logprobs, job.delivered, job.told = "", (), now, True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -214,9 +214,9 @@ def _stream_options(body: _Body) -> bool:
 
 def _choices(request: Request, n: int) -> list[Request]:
     """`n` answers to one prompt: with a seed, choice i draws with seed + i."""
-    from dataclasses import replace
-
     seed = request.seed
+    if n == 1:
+        return [request]
     return [replace(request, seed=None if seed is None else seed + i) for i in range(n)]
 
 
