@@ -31,6 +31,7 @@ from hauslm.records import Run
 from hauslm.scenario import Scenario
 from hauslm.serve import selfcheck
 from hauslm.serve.app import create_app
+from hauslm.serve.http import BoundedHead
 from hauslm.serve.token import VARIABLE, token_for
 
 GRACE_S = 30  # answers under way may finish for so long after Ctrl-C
@@ -254,6 +255,7 @@ def server_for(app: Any, tls: Tls | None = None) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            http=BoundedHead,
             ws="none",
             lifespan="on",
             proxy_headers=False,

@@ -135,6 +135,7 @@ def run(
     config = uvicorn.Config(
         create_app(folder.resolve(), token=token, port=port, names=at.names, warm=True),
         log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
+        http="h11",  # refuses endless heads by itself; pages need no faster one
         timeout_graceful_shutdown=GRACE_S,
         ssl_certfile=at.tls.cert if at.tls else None, ssl_keyfile=at.tls.key if at.tls else None,
     )  # fmt: skip
