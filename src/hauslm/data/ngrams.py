@@ -1,7 +1,8 @@
 """Do two texts share wording? Hashed word n-grams, MinHash signatures, exact 13-gram overlap.
 
 Words are letters and digits, case-folded; an n-gram is one 64-bit number. MinHash and its index come
-from datasketch; here are only the numbers that go in. 13 words is the length that GPT-3's authors used
+from datasketch; here are only the numbers that go in. They are imported where they are used, as they bring
+scipy along, which takes half a second. 13 words is the length that GPT-3's authors used
 to find test text in training text (Brown et al., arXiv 2005.14165, appendix C).
 """
 
@@ -12,7 +13,6 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
 from hauslm.data.characters import code_points, table
@@ -115,6 +115,8 @@ def signature_values(words: NDArray[np.uint64]) -> NDArray[np.uint32]:
     Long texts are sampled by the value of each shingle, which keeps the same shingles in every text,
     so that the estimate of their similarity stays unbiased.
     """
+    from datasketch import MinHash
+
     shingles = ngrams(words, SHINGLE_WORDS)
     if len(shingles) > SAMPLE_ABOVE:
         shingles = shingles[shingles % np.uint64(KEEP_ONE_IN) == 0]
@@ -128,6 +130,8 @@ def signature_values(words: NDArray[np.uint64]) -> NDArray[np.uint32]:
 @lru_cache(maxsize=1)
 def _permutations() -> Any:
     """The same for every text: drawing them costs more than using them."""
+    from datasketch import MinHash
+
     return MinHash(num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int).permutations
 
 
@@ -141,6 +145,8 @@ def near_duplicates(
     (which may be mapped from a file) memory is about 40 bytes per row. Of more than `MOST_ALIKE` rows
     that agree in a band each is compared with the first so many: enough to find which belong together.
     """
+    from datasketch import MinHashLSH
+
     index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
     bands = ((n * index.r, (n + 1) * index.r) for n in range(index.b))
     pairs = np.empty((0, 2), dtype=np.int64)

@@ -6,6 +6,7 @@ streams it, and shards of it are given to worker processes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,18 @@ class SpoolWriter:
         except OSError as error:
             raise disk_error(error, self.path) from error
         return self.shards
+
+
+def digest(path: Path, shard: Shard) -> str:
+    """What stands in these bytes of the spool: work on a shard is good for exactly this."""
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        stream.seek(shard.start)
+        left = shard.end - shard.start
+        while left > 0 and (chunk := stream.read(min(left, 1 << 20))):
+            found.update(chunk)
+            left -= len(chunk)
+    return found.hexdigest()
 
 
 def read_shard(path: Path, shard: Shard) -> Iterator[Document]:
