@@ -92,7 +92,8 @@ def personal_hints(text: str) -> dict[str, int]:
     found: Counter[str] = Counter()
     if "@" in text:
         found["email"] = len(_EMAIL.findall(text))
-    if "IBAN" in text:
+    iban = "IBAN" in text
+    if iban:
         found["iban"] = sum(1 for m in _IBAN.finditer(text) if is_iban(m.group()))
     for match in _long_digits(text):
         before = text[max(0, match.start() - 12) : match.start()]
@@ -100,7 +101,7 @@ def personal_hints(text: str) -> dict[str, int]:
         digits = sum(c.isdigit() for c in run)
         if 7 <= digits <= 15 and _BEFORE_PHONE.search(before):
             found["phone"] += 1
-        elif "IBAN" not in text and _BEFORE_IBAN.search(before):
+        elif not iban and _BEFORE_IBAN.search(before):
             found["iban"] += is_iban(before[-2:] + run.rstrip(" .-/()"))
         elif _CARD.match(run):
             found["card"] += _luhn(run[:19])
