@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hauslm.base.errors import DataError, Interrupted
-from hauslm.base.files import ProjectFolder
+from hauslm.base.files import ProjectFolder, canonical_json
 from hauslm.base.progress import Silent
 from hauslm.data import build
-from hauslm.data.document import Document
+from hauslm.data.document import Document, Section
 from hauslm.data.prepare import prepare
 from hauslm.data.split import SPLITS
-from hauslm.data.spool import Shard, SpoolWriter
+from hauslm.data.spool import Shard, SpoolWriter, placed_lines, read_shard, to_row
 from hauslm.data.store import ExampleStore
 from hauslm.data.task import Task, TaskItem, task_messages
 from hauslm.data.tokens import Tokenizer
@@ -314,6 +316,31 @@ def test_a_finished_shard_counts_only_for_its_own_documents(tmp_path: Path) -> N
     (tmp_path / "shard-00000.tokens.bin").write_bytes(b"")  # a disk that forgets
     assert build.examples_of_shard(job, spooled(2)) == other
     assert ExampleStore.open(tmp_path / "shard-00000").tokens > 0
+
+
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=60).map(lambda t: t + ',"text":"' + t),
+    st.sampled_from(["train", 'a"b', "}"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_documents_are_placed_without_taking_their_rows_apart(
+    tmp_path_factory: pytest.TempPathFactory, odd: str, work: str
+) -> None:
+    path = tmp_path_factory.mktemp("spool") / "spool.jsonl"
+    documents = [
+        Document(odd, odd, odd, licence=odd, source_file=odd, doi=odd, sections=(Section(odd, 0, 1),)),
+        Document("b", "", odd, messages=({"role": "user", "content": odd},)),
+        Document("c", odd, "c", metadata={"authors": [odd, "B"], "invisible_text": 3}),
+    ]  # fmt: skip
+    writer = SpoolWriter(path, 1 << 20)
+    for document in documents:
+        writer.append(document)
+    (shard,) = writer.close()
+    found = list(placed_lines(path, shard, [("test", work)] * 3))
+    assert found == [
+        canonical_json(to_row(one) | {"split": "test", "work": work}) + b"\n"
+        for one in read_shard(path, shard)
+    ]
 
 
 def test_growing_the_corpus_keeps_documents_where_they_were(tmp_path: Path) -> None:

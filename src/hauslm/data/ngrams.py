@@ -35,12 +35,17 @@ WORDS_BLOCK = 1 << 18  # characters whose words are hashed at once: the tables s
 
 
 def word_hashes(text: str) -> NDArray[np.uint64]:
-    """One number of 32 bits per word, in order; the same in every process.
+    """One number of 32 bits per word, in order; the same in every process."""
+    return folded_word_hashes(text.casefold())
+
+
+def folded_word_hashes(folded: str) -> NDArray[np.uint64]:
+    """`word_hashes` of a text that is case-folded already.
 
     A polynomial over the code points, taken for all words at once: with running sums S of the powers,
     the word from a to b is (S[b] - S[a]) / factor^a, modulo 2^64, and mixed afterwards.
     """
-    points = code_points(text.casefold())
+    points = code_points(folded)
     inside = table(r"\w").take(points)
     found = [
         _hashes(points[start:end], inside[start:end]) for start, end in _blocks(inside, WORDS_BLOCK)

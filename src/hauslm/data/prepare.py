@@ -42,7 +42,7 @@ from hauslm.data.gather import Gathered, gather
 from hauslm.data.reading import find_files
 from hauslm.data.shards import ShardWork
 from hauslm.data.split import SPLITS, TRAIN, Assignment
-from hauslm.data.spool import Shard, read_shard, to_row
+from hauslm.data.spool import placed_lines, read_shard
 from hauslm.data.store import ExampleStore, StoreWriter
 from hauslm.data.summary import Prepared, planned, record
 from hauslm.data.task import Task, TaskItem
@@ -290,11 +290,13 @@ class _Preparation:
                 _sealed_lines(self.prepared / "documents.jsonl", self.building)
             )
             for shard, facts in zip(gathered.shards, corpus.shards, strict=True):
-                self._write_documents(shard, assignment, write)
+                placed = [(assignment.split_of[f.id], assignment.work_of[f.id]) for f in facts]
+                for line in placed_lines(job.spool, shard, placed):
+                    write(line)
                 made = self.work.examples(shard)
                 lengths += made["documents"]
                 counts.update({k: made[k] for k in ("characters", "control")})
-                deal_shard(job, shard, made, [assignment.split_of[f.id] for f in facts], writers)
+                deal_shard(job, shard, made, [split for split, _ in placed], writers)
             chunks: list[tuple[Any, ...]] = []
             if task is not None and self.scenario.training.use_task:
                 starts = range(0, len(items), TASK_CHUNK)
@@ -309,16 +311,6 @@ class _Preparation:
                     writer.append_store(part(job, f"task-{number:05d}", split))
         return lengths, counts, split_items
 
-    def _write_documents(
-        self, shard: Shard, assignment: Assignment, write: Callable[[dict[str, Any]], object]
-    ) -> None:
-        for document in read_shard(self.work.job.spool, shard):
-            placed = {
-                "split": assignment.split_of[document.id],
-                "work": assignment.work_of[document.id],
-            }
-            write(to_row(document) | placed)
-
     def _write_items(self, items: Sequence[TaskItem]) -> None:
         path = self.prepared / "task.jsonl"
         if not items:
@@ -326,11 +318,11 @@ class _Preparation:
             return
         with _sealed_lines(path, self.building) as write:
             for item in items:
-                write(item.to_json())
+                write(canonical_json(item.to_json()) + b"\n")
 
 
 @contextmanager
-def _sealed_lines(path: Path, staging: Path) -> Iterator[Callable[[dict[str, Any]], object]]:
+def _sealed_lines(path: Path, staging: Path) -> Iterator[Callable[[bytes], object]]:
     """Write a JSONL file of any size; it appears under its name when complete and durable.
 
     Until then it lies in `staging`, and what an interrupted run left there is written over.
@@ -338,7 +330,7 @@ def _sealed_lines(path: Path, staging: Path) -> Iterator[Callable[[dict[str, Any
     staged = staging / path.name
     try:
         with staged.open("wb") as stream:
-            yield lambda row: stream.write(canonical_json(row) + b"\n")
+            yield stream.write
             stream.flush()
             os.fsync(stream.fileno())
         staged.replace(path)
