@@ -125,35 +125,36 @@ class _Preparation:
             items = self._place_items(labelled, assignment, notices)
             overlap = placing.measure_overlap(corpus, items, assignment)
             lengths, counts, split_items = self._examples(gathered, corpus, assignment, task, items)
-        self._write_items(items)
-        spool = self.work.job.spool
-        documents = chain.from_iterable(read_shard(spool, s) for s in gathered.shards)
-        counted = characters_per_token(documents, offline_tokenizers())
-        made = record(
-            Prepared(
-                scenario=self.scenario,
-                plan=self.plan,
-                base=base,
-                tokenizer=self.tokenizer,
-                seq_len=self.seq_len,
-                gathered=gathered,
-                facts=corpus.all(),
-                task=task,
-                items=items,
-                task_rejected=task_rejected,
-                task_notices=notices,
-                assignment=assignment,
-                near=near,
-                overlap=overlap,
-                stores={s: ExampleStore.open(self.prepared / s) for s in SPLITS},
-                document_tokens=lengths,
-                characters=counts["characters"],
-                control_spellings=counts["control"],
-                split_items=split_items,
-                tokenizers=counted,
-                seconds=time.monotonic() - started,
+            self.team.dismiss()
+            self._write_items(items)
+            spool = self.work.job.spool
+            documents = chain.from_iterable(read_shard(spool, s) for s in gathered.shards)
+            counted = characters_per_token(documents, offline_tokenizers())
+            made = record(
+                Prepared(
+                    scenario=self.scenario,
+                    plan=self.plan,
+                    base=base,
+                    tokenizer=self.tokenizer,
+                    seq_len=self.seq_len,
+                    gathered=gathered,
+                    facts=corpus.all(),
+                    task=task,
+                    items=items,
+                    task_rejected=task_rejected,
+                    task_notices=notices,
+                    assignment=assignment,
+                    near=near,
+                    overlap=overlap,
+                    stores={s: ExampleStore.open(self.prepared / s) for s in SPLITS},
+                    document_tokens=lengths,
+                    characters=counts["characters"],
+                    control_spellings=counts["control"],
+                    split_items=split_items,
+                    tokenizers=counted,
+                    seconds=time.monotonic() - started,
+                )
             )
-        )
         shutil.rmtree(self.building, ignore_errors=True)
         return made
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from heapq import heappop, heappush
 from multiprocessing import get_context
-from threading import RLock
+from threading import RLock, Thread
 from typing import Any, TypeVar
 
 from hauslm.base.progress import Progress
@@ -31,6 +31,7 @@ class Team:
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
+        self._leaving: Thread | None = None
         self._before: str | None = None
         self._cores = len(os.sched_getaffinity(0))
         self._lock = RLock()
@@ -104,13 +105,22 @@ class Team:
             progress.step(title, done, len(arguments))
             yield result
 
+    def dismiss(self) -> None:
+        """All work is done: the processes end (which takes a moment) beside what goes on here."""
+        if self._pool is not None and self._leaving is None:
+            self._leaving = Thread(target=self._pool.shutdown)
+            self._leaving.start()
+
     def close(self, *, at_once: bool = False) -> None:
         if self._pool is None:
             return
         if at_once:
             with self._lock:
                 self._waiting.clear()
-        self._pool.shutdown(cancel_futures=at_once)
+        if self._leaving is None:
+            self._pool.shutdown(cancel_futures=at_once)
+        else:
+            self._leaving.join()
         if self._before is None:
             os.environ.pop("RAYON_NUM_THREADS", None)
         else:
