@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+import numpy as np
+
+from hauslm.data.characters import code_points, table
 from hauslm.data.document import UNKNOWN_LANGUAGE
 
 _WORDS = {
@@ -25,7 +28,7 @@ for _code, _words in _WORDS.items():
     for _word in _words.split():
         _LANGUAGE_OF.setdefault(_word, []).append(_code)
 
-_WORD = re.compile(r"[^\W\d_]+")
+_LETTER, _BLANK = r"[^\W\d_]", np.uint32(0x20)
 _SAMPLE_CHARACTERS = 6_000
 _MINIMUM_WORDS = 20
 _REPORTED = ("en", "de")
@@ -33,7 +36,9 @@ _REPORTED = ("en", "de")
 
 def detect(text: str) -> str:
     """'en', 'de' or 'unknown'. Looks at the first, middle and last part of long texts."""
-    words = " ".join(_WORD.findall(_sample(text))).casefold().split(" ")
+    points = code_points(_sample(text))
+    letters = np.where(table(_LETTER).take(points), points, _BLANK)
+    words = letters.tobytes().decode("utf-32-le").casefold().split()
     if len(words) < _MINIMUM_WORDS:
         return UNKNOWN_LANGUAGE
     votes: Counter[str] = Counter()

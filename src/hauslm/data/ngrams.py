@@ -228,11 +228,11 @@ class Overlap:
 
     def add_train(self, document: str, words: NDArray[np.uint64]) -> int:
         """Mark what this training text shares with the test texts; returns how many 13-grams."""
-        shared = self.shared_with(words)
-        if len(shared):
-            self._hit[np.searchsorted(self._grams, shared)] = True
-            self.sources[document] = len(shared)
-        return len(shared)
+        places = self._places_of(words)
+        if len(places):
+            self._hit[places] = True
+            self.sources[document] = len(places)
+        return len(places)
 
     def grams_of(self, document: str) -> NDArray[np.uint64]:
         """The 13-grams of one test text (empty for a text of fewer than 13 words)."""
@@ -240,13 +240,19 @@ class Overlap:
 
     def shared_with(self, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """The test 13-grams that stand in these words, each once; marks nothing."""
+        return self._grams[self._places_of(words)]
+
+    def _places_of(self, words: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Where the 13-grams of these words stand among those of the test part, ascending, each once."""
         if len(words) < OVERLAP_WORDS or not len(self._grams):
-            return self._grams[:0]
+            return np.empty(0, dtype=np.intp)
         grams = self._sampled(ngrams(words, OVERLAP_WORDS))
-        grams = grams[self._maybe[grams >> self._shift]]  # most are ruled out by their first bits
+        # Most are ruled out by their first bits; the others in order are found several times faster.
+        grams = distinct(grams[self._maybe[grams >> self._shift]])
         places = np.searchsorted(self._grams, grams)
         places[places == len(self._grams)] = 0
-        return distinct(grams[self._grams[places] == grams])
+        found: NDArray[np.intp] = places[self._grams[places] == grams]
+        return found
 
     @property
     def share(self) -> float:

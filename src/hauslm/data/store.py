@@ -30,6 +30,9 @@ from hauslm.base.files import canonical_json, disk_error, fsync_folder
 from hauslm.base.words import say
 
 SUFFIXES = (".tokens.bin", ".trained.bin", ".meta.jsonl", ".offsets.bin")
+_BUFFER = (
+    1 << 18
+)  # bytes; examples are small, and handing each to the system takes longer than making it
 _TOKEN, _FLAG = np.dtype("<u4"), np.dtype("u1")
 
 
@@ -172,7 +175,9 @@ class StoreWriter:
         self._token = secrets.token_hex(4)
         prefix.parent.mkdir(parents=True, exist_ok=True)
         self._files: dict[str, IO[bytes]] = {
-            s: self._staged(s).open("xb") for s in SUFFIXES if s != ".offsets.bin"
+            s: self._staged(s).open("xb", buffering=_BUFFER)
+            for s in SUFFIXES
+            if s != ".offsets.bin"
         }
         self._offsets = array("q", [0])
         self.meta_bytes = 0
