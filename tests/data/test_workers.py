@@ -68,6 +68,14 @@ def test_an_error_comes_back_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_what_was_begun_is_done_when_the_team_parts(tmp_path: Path) -> None:
+    with team() as one:
+        for n in range(12):
+            one.begin(note, tmp_path / "done", str(n))
+    assert sorted((tmp_path / "done").read_text().split(), key=int) == [str(n) for n in range(12)]
+
+
+@pytest.mark.usefixtures("small")
 def test_after_an_error_here_nothing_more_is_begun(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with pytest.raises(RuntimeError, match="here"), team() as one:

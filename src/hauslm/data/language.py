@@ -36,9 +36,7 @@ _REPORTED = ("en", "de")
 
 def detect(text: str) -> str:
     """'en', 'de' or 'unknown'. Looks at the first, middle and last part of long texts."""
-    points = code_points(_sample(text))
-    letters = np.where(table(_LETTER).take(points), points, _BLANK)
-    words = letters.tobytes().decode("utf-32-le").casefold().split()
+    words = words_of(_sample(text))
     if len(words) < _MINIMUM_WORDS:
         return UNKNOWN_LANGUAGE
     votes: Counter[str] = Counter()
@@ -51,6 +49,13 @@ def detect(text: str) -> str:
     if len(ranked) > 1 and ranked[0][1] < 1.5 * ranked[1][1]:
         return UNKNOWN_LANGUAGE
     return ranked[0][0] if ranked[0][0] in _REPORTED else UNKNOWN_LANGUAGE
+
+
+def words_of(text: str) -> list[str]:
+    """Runs of letters, case-folded: everything else is made blank at once, and the blanks are split at."""
+    points = code_points(text)
+    letters = np.where(table(_LETTER).take(points), points, _BLANK)
+    return letters.tobytes().decode("utf-32-le").casefold().split()
 
 
 def _sample(text: str) -> str:

@@ -4,6 +4,9 @@
 3. group documents into works and place each work in train, validation or test;  4. measure what test
 and train share;  5. tokenize and cut into examples;  6. look before you spend, and write the record.
 
+With processes, 2 and 5 begin while 1 still reads: what a document becomes does not depend on its place,
+so its examples are made at once and dealt out to their splits afterwards.
+
 Memory does not grow with the text: the spool and everything after it is streamed, word hashes wait in
 files, examples are written as they come. An interrupted run goes on with the shards that are missing.
 """

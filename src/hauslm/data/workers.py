@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from heapq import heappop, heappush
 from multiprocessing import get_context
-from threading import RLock, Thread
+from threading import Condition, Thread
 from typing import Any, TypeVar
 
 from hauslm.base.progress import Progress
@@ -34,7 +34,7 @@ class Team:
         self._leaving: Thread | None = None
         self._before: str | None = None
         self._cores = len(os.sched_getaffinity(0))
-        self._lock = RLock()
+        self._changed = Condition()  # lock of what follows, and told of everything that ends
         self._running = self._number = 0
         self._waiting: list[tuple[bool, int, Future[Any], Callable[..., Any], tuple[Any, ...]]] = []
 
@@ -56,7 +56,7 @@ class Team:
         """Start one piece of work beside what goes on here, in the order of the calls but urgent work
         first. Only after `grow` has said yes."""
         promise: Future[R] = Future()
-        with self._lock:
+        with self._changed:
             self._number += 1
             heappush(self._waiting, (not urgent, self._number, promise, function, arguments))
             self._feed()
@@ -77,9 +77,10 @@ class Team:
 
     def _done(self, promise: Future[Any], inner: Future[Any]) -> None:
         """Runs in the pool's own thread."""
-        with self._lock:
+        with self._changed:
             self._running -= 1
             self._feed()
+            self._changed.notify_all()
         if inner.cancelled():
             promise.cancel()
             return
@@ -106,19 +107,26 @@ class Team:
             yield result
 
     def dismiss(self) -> None:
-        """All work is done: the processes end (which takes a moment) beside what goes on here."""
+        """Nothing more is begun: the processes end (which takes a moment) beside what goes on here."""
         if self._pool is not None and self._leaving is None:
-            self._leaving = Thread(target=self._pool.shutdown)
+            self._leaving = Thread(target=self._end)
             self._leaving.start()
+
+    def _end(self, *, at_once: bool = False) -> None:
+        assert self._pool is not None  # noqa: S101 - the callers have looked
+        if not at_once:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._waiting and not self._running)
+        self._pool.shutdown(cancel_futures=at_once)
 
     def close(self, *, at_once: bool = False) -> None:
         if self._pool is None:
             return
         if at_once:
-            with self._lock:
+            with self._changed:
                 self._waiting.clear()
         if self._leaving is None:
-            self._pool.shutdown(cancel_futures=at_once)
+            self._end(at_once=at_once)
         else:
             self._leaving.join()
         if self._before is None:
