@@ -34,6 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_small_corpus_needs_no_processes() -> None:
     made = Team()
     assert not made.grow(1000)
+    assert made.call(len, "abc") == 3
     assert list(made.each(len, [("a",), ("bc",)], Silent(), "x")) == [1, 2]  # type: ignore[arg-type]
 
 
@@ -61,6 +62,7 @@ def test_urgent_work_overtakes_what_waits(tmp_path: Path) -> None:
 def test_an_error_comes_back_and_the_rest_goes_on(tmp_path: Path) -> None:
     with team() as one:
         broken = one.begin(fails)
+        assert one.call(len, "abc") == 3
         whole = [one.begin(note, tmp_path / "done", str(n)) for n in range(6)]
         with pytest.raises(ValueError, match="as planned"):
             broken.result(60)

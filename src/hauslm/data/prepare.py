@@ -124,7 +124,7 @@ class _Preparation:
             gathered = self._gather(has_items=bool(labelled))
             self.work.all(gathered.shards)
             corpus = placing.Corpus(self.building, list(self.work.facts()))
-            assignment, near = placing.place(corpus, labelled, self.scenario.documents)
+            assignment, near = placing.place(corpus, labelled, self.scenario.documents, self.team)
             items = self._place_items(labelled, assignment, notices)
             overlap = placing.measure_overlap(corpus, items, assignment)
             lengths, counts, split_items = self._examples(gathered, corpus, assignment, task, items)

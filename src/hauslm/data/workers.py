@@ -62,6 +62,12 @@ class Team:
             self._feed()
         return promise
 
+    def call(self, function: Callable[..., R], *arguments: Any) -> R:
+        """The result, from one of the processes if there are any (then before all that waits)."""
+        if self._pool is None:
+            return function(*arguments)
+        return self.begin(function, *arguments, urgent=True).result()
+
     def _feed(self) -> None:
         """Hand over no more than keeps all processes busy: what is handed over cannot be overtaken."""
         assert self._pool is not None  # noqa: S101 - the condition of `begin`
