@@ -4,7 +4,7 @@ Generated articles (deterministic; words of a Zipf-like vocabulary, so no text o
 JSONL of about `--megabytes`. Then, alternating round by round so that a busy machine hits both alike:
 
 1. the tokenizer library's `encode_batch_fast` over all texts, all cores, in batches of 2 MB;
-2. the step of `hauslm prepare` that tokenizes: spool to sealed, memory-mapped examples, all cores;
+2. the step of `hauslm prepare` that tokenizes: spool to sealed examples by shard, all cores;
 3. with `--whole`, all of `hauslm prepare` on a project, in processes of its own whose memory is watched;
    and after the rounds once more, killed at 70 % of that time and started again.
 
@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,8 @@ from hauslm import embedded
 from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Silent
 from hauslm.data import workers
-from hauslm.data.build import Job, examples_of_shard
+from hauslm.data.build import BATCH_OF_ONE_CORE, Job, examples_of_shard
 from hauslm.data.gather import gather
-from hauslm.data.split import TRAIN
 from hauslm.data.spool import read_shard
 from hauslm.data.store import ExampleStore
 from hauslm.scenario import parse
@@ -114,11 +114,13 @@ def batches(spool: Path, shards: list[Any]) -> list[list[str]]:
     return [b for b in found if b]
 
 
-def step_seconds(folder: Path, spool: Path, shards: list[Any], ids: list[dict[str, str]]) -> float:
+def step_seconds(folder: Path, spool: Path, shards: list[Any]) -> float:
     """What `prepare` does to tokenize, with its team of processes already running."""
     job = Job(spool=spool, folder=folder, base=embedded.MODEL, seq_len=512, use_text=True)
-    arguments = [(job, s, i) for s, i in zip(shards, ids, strict=True)]
     with workers.team(sum(s.end - s.start for s in shards)) as team:
+        if team.grow(0):
+            job = replace(job, batch_characters=BATCH_OF_ONE_CORE)
+        arguments = [(job, s) for s in shards]
         list(team.each(os.getpid, [()] * 8, Silent(), "start"))
         started = time.monotonic()
         list(team.each(examples_of_shard, arguments, Silent(), "tokenize"))
@@ -213,7 +215,6 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     building = ProjectFolder(folder / "project").work / "bench"
     gathered = gather(scenario, folder / "project", building, Silent())
     spool = building / "spool.jsonl"
-    ids = [{d.id: TRAIN for d in read_shard(spool, s)} for s in gathered.shards]
     rounds: list[dict[str, Any]] = []
     for number in range(options.rounds):
         texts = batches(spool, gathered.shards)
@@ -223,10 +224,10 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         del texts
         parts = folder / f"parts-{number}"
         parts.mkdir()
-        other = step_seconds(parts, spool, gathered.shards, ids)
+        other = step_seconds(parts, spool, gathered.shards)
         tokens = sum(
             ExampleStore.open(p.with_name(p.name.removesuffix(".offsets.bin"))).tokens
-            for p in parts.glob("*.train.offsets.bin")
+            for p in parts.glob("*.offsets.bin")
         )
         shutil.rmtree(parts)
         row = {

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hauslm.data import document, facts
 from hauslm.data.characters import any_of, code_points, runs
+from hauslm.data.language import words_of
 
 TEXTS = st.text(
     st.sampled_from(" \n\t\r\u00a0\u200b\u00ad\x0c\u2028\u2029\ufb01\ud800\U000e0041aé1٣+()./-"),
@@ -34,6 +35,13 @@ def test_tidying_is_what_the_expressions_do(text: str) -> None:
 def test_runs_hold_every_long_number(text: str) -> None:
     found = [(m.span(), m.group()) for m in facts._long_digits(text)]
     assert found == [(m.span(), m.group()) for m in facts._DIGITS.finditer(text)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS | st.text(max_size=100))
+def test_words_are_the_runs_of_letters(text: str) -> None:
+    wanted = " ".join(re.findall(r"[^\W\d_]+", text)).casefold()
+    assert words_of(text) == wanted.split(" " if wanted else None)
 
 
 def test_runs_are_the_longest_ones() -> None:

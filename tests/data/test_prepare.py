@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hauslm.base.errors import DataError, Interrupted
-from hauslm.base.files import ProjectFolder
+from hauslm.base.files import ProjectFolder, canonical_json
 from hauslm.base.progress import Silent
 from hauslm.data import build
-from hauslm.data import prepare as module
+from hauslm.data.document import Document, Section
 from hauslm.data.prepare import prepare
 from hauslm.data.split import SPLITS
+from hauslm.data.spool import Shard, SpoolWriter, placed_lines, read_shard, to_row
 from hauslm.data.store import ExampleStore
 from hauslm.data.task import Task, TaskItem, task_messages
 from hauslm.data.tokens import Tokenizer
@@ -260,12 +263,14 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(module, "examples_of_shard", stops)
+    monkeypatch.setattr(build, "examples_of_shard", stops)
     with pytest.raises(Interrupted) as stopped:
         run(broken)
     assert stopped.value.exit_code == 75
     assert (broken.work / "prepared" / ".build" / "shard-00001.done.json").is_file()
-    monkeypatch.setattr(module, "examples_of_shard", real)
+    left = [p.name for p in (broken.work / "prepared").iterdir()]
+    assert left == [".build"], "nothing half-made beside it"
+    monkeypatch.setattr(build, "examples_of_shard", real)
     progress = Silent()
     again = prepare(Scenario(), broken, progress=progress)
     assert "interrupted" in str(progress.sentences[0])
@@ -289,6 +294,53 @@ def test_worker_processes_give_the_same_as_one(
     run(many)
     for path in (one.work / "prepared").glob("*.bin"):
         assert (many.work / "prepared" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_finished_shard_counts_only_for_its_own_documents(tmp_path: Path) -> None:
+    """Reading again may give other documents: a PDF that took too long the first time."""
+    job = build.Job(tmp_path / "spool.jsonl", tmp_path, MODEL, 512, use_text=True)
+
+    def spooled(seed: int) -> Shard:
+        writer = SpoolWriter(job.spool, 1 << 20)
+        body = text(seed)
+        writer.append(Document(f"d{seed}", f"d{seed}", body, format="text").with_hash())
+        return writer.close()[0]
+
+    first = build.examples_of_shard(job, spooled(1))
+    made = (tmp_path / "shard-00000.tokens.bin").stat()
+    assert build.examples_of_shard(job, spooled(1)) == first
+    assert (tmp_path / "shard-00000.tokens.bin").stat().st_ino == made.st_ino, "not made again"
+    other = build.examples_of_shard(job, spooled(2))
+    assert other["digest"] != first["digest"]
+    assert ExampleStore.open(tmp_path / "shard-00000").meta(0)["document"] == "d2"
+    (tmp_path / "shard-00000.tokens.bin").write_bytes(b"")  # a disk that forgets
+    assert build.examples_of_shard(job, spooled(2)) == other
+    assert ExampleStore.open(tmp_path / "shard-00000").tokens > 0
+
+
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=60).map(lambda t: t + ',"text":"' + t),
+    st.sampled_from(["train", 'a"b', "}"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_documents_are_placed_without_taking_their_rows_apart(
+    tmp_path_factory: pytest.TempPathFactory, odd: str, work: str
+) -> None:
+    path = tmp_path_factory.mktemp("spool") / "spool.jsonl"
+    documents = [
+        Document(odd, odd, odd, licence=odd, source_file=odd, doi=odd, sections=(Section(odd, 0, 1),)),
+        Document("b", "", odd, messages=({"role": "user", "content": odd},)),
+        Document("c", odd, "c", metadata={"authors": [odd, "B"], "invisible_text": 3}),
+    ]  # fmt: skip
+    writer = SpoolWriter(path, 1 << 20)
+    for document in documents:
+        writer.append(document)
+    (shard,) = writer.close()
+    found = list(placed_lines(path, shard, [("test", work)] * 3))
+    assert found == [
+        canonical_json(to_row(one) | {"split": "test", "work": work}) + b"\n"
+        for one in read_shard(path, shard)
+    ]
 
 
 def test_growing_the_corpus_keeps_documents_where_they_were(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from hauslm.data.store import (
     SUFFIXES,
     Example,
     ExampleStore,
+    Run,
     StoreWriter,
-    concatenate,
+    deal,
     with_suffix,
     write_store,
 )
@@ -75,9 +76,45 @@ def test_concatenated_stores_are_one(tmp_path: Path) -> None:
     parts = [examples([2, 5], "a"), [], examples([1], "b")]
     for i, part in enumerate(parts):
         write_store(tmp_path / f"p{i}", part)
-    assert concatenate(tmp_path / "all", [tmp_path / f"p{i}" for i in range(3)]) == 3
+    with StoreWriter(tmp_path / "all") as writer:
+        for i in range(3):
+            writer.append_store(tmp_path / f"p{i}")
+        assert len(writer) == 3
     whole = ExampleStore.open(tmp_path / "all")
     assert all(same(a, b) for a, b in zip(whole, [*parts[0], *parts[2]], strict=True))
+
+
+def test_a_store_is_dealt_out_run_by_run(tmp_path: Path) -> None:
+    made = examples([2, 5, 1, 3], "a")
+    with StoreWriter(tmp_path / "all") as writer:
+        ends = [0]
+        for one in made:
+            writer.append(one)
+            ends.append(writer.meta_bytes)
+    with StoreWriter(tmp_path / "x") as left, StoreWriter(tmp_path / "y") as right:
+        runs = [(Run(0, 1, 0, ends[1]), left), (Run(1, 3, ends[1], ends[3]), right)]
+        deal(tmp_path / "all", [*runs, (Run(3, 4, ends[3], ends[4]), left)])
+    for name, wanted in (("x", [made[0], made[3]]), ("y", made[1:3])):
+        store = ExampleStore.open(tmp_path / name)
+        assert all(same(a, b) for a, b in zip(store, wanted, strict=True))
+
+
+def test_dealing_out_a_shortened_store_is_an_error(tmp_path: Path) -> None:
+    write_store(tmp_path / "all", examples([2, 5]))
+    (tmp_path / "all.tokens.bin").write_bytes(b"\0" * 8)
+    with pytest.raises(DataError) as error, StoreWriter(tmp_path / "x") as writer:
+        deal(tmp_path / "all", [(Run(0, 2, 0, 1), writer)])
+    assert error.value.code == "H330" and "tokens.bin" in error.value.text("en")
+
+
+def test_a_store_is_staged_where_it_is_told_to(tmp_path: Path) -> None:
+    (tmp_path / "staging").mkdir()
+    (tmp_path / "made").mkdir()
+    with StoreWriter(tmp_path / "made" / "x", staging=tmp_path / "staging") as writer:
+        writer.append(examples([2])[0])
+        assert not list((tmp_path / "made").iterdir())
+    assert len(list((tmp_path / "made").iterdir())) == 4
+    assert not list((tmp_path / "staging").iterdir())
 
 
 def test_an_exception_leaves_the_old_store(tmp_path: Path) -> None:

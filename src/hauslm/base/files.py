@@ -21,6 +21,7 @@ from hauslm.base.errors import DataError, MissingError, RefusedError, UsageError
 from hauslm.base.words import say
 
 CHUNK_BYTES = 1 << 20
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -48,7 +49,7 @@ def sha256_tree(folder: Path, names: Iterable[str] | None = None) -> str:
 
 def canonical_json(value: Any) -> bytes:
     """The one spelling of a JSON value that hashes are taken of."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def fsync_folder(folder: Path) -> None:

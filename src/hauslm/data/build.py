@@ -7,7 +7,7 @@ in any process and again after an interruption. A shard whose `.done.json` exist
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,18 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hauslm.base.errors import DataError
 from hauslm.base.files import read_json, write_json
 from hauslm.data.document import Document
 from hauslm.data.examples import chat_examples, task_examples, text_examples
 from hauslm.data.facts import Facts, facts_of
 from hauslm.data.ngrams import PERMUTATIONS, signature_values
 from hauslm.data.split import SPLITS
-from hauslm.data.spool import Shard, read_shard
-from hauslm.data.store import StoreWriter
+from hauslm.data.spool import Shard, digest, read_shard
+from hauslm.data.store import Example, ExampleStore, Run, StoreWriter, deal
 from hauslm.data.task import Task, TaskItem
-from hauslm.data.tokens import Tokenizer
+from hauslm.data.tokens import Encoded, Tokenizer
 
-BATCH_CHARACTERS = 2_000_000  # texts tokenized in one call: enough to keep all cores busy
+# Texts tokenized in one call: where the library has all cores, enough to keep them busy; where it has one,
+# so little that its memory is taken again and again instead of from the system each time.
+BATCH_CHARACTERS, BATCH_OF_ONE_CORE = 2_000_000, 200_000
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,16 @@ class Job:
     base: Path
     seq_len: int
     use_text: bool
+    batch_characters: int = BATCH_CHARACTERS
 
 
 @lru_cache(maxsize=2)
 def _tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer(folder)
+
+
+def ready() -> None:
+    """Nothing; but a process that has called it has everything of this module in memory."""
 
 
 # ------------------------------------------------------------------ facts
@@ -91,53 +99,96 @@ def words_of_shard(
 # ------------------------------------------------------------------ examples
 
 
+def shard_name(shard: Shard) -> str:
+    return f"shard-{shard.number:05d}"
+
+
 def part(job: Job, name: str, split: str) -> Path:
     return job.folder / f"{name}.{split}"
 
 
-def examples_of_shard(job: Job, shard: Shard, split_of: Mapping[str, str]) -> dict[str, Any]:
-    """Tokenize a shard into one store per split; returns counts (also when it was done before).
+def examples_of_shard(job: Job, shard: Shard) -> dict[str, Any]:
+    """Tokenize a shard into one store, whatever the splits will be; returns counts (also when it was done
+    before, from the same documents).
 
-    Result: documents (tokens per document in order), characters, control (documents that spell
-    control tokens).
+    Result, per document in order: documents (tokens), examples (how many) and meta (bytes of their meta
+    rows); for the shard: characters, control (documents that spell control tokens) and the digest of
+    what was read.
     """
-    name = f"shard-{shard.number:05d}"
+    name = shard_name(shard)
     done = job.folder / f"{name}.done.json"
+    read = digest(job.spool, shard)
     if done.is_file():
         finished: dict[str, Any] = read_json(done)
-        return finished
+        if finished["digest"] == read and _is_whole(job.folder / name):
+            return finished
     tokenizer = _tokenizer(job.base)
     lengths: list[int] = []
+    examples: list[int] = []
+    meta: list[int] = []
     control = characters = 0
-    with ExitStack() as stack:
-        writers = {s: stack.enter_context(StoreWriter(part(job, name, s))) for s in SPLITS}
-        for batch in _batches(read_shard(job.spool, shard)):
+    with StoreWriter(job.folder / name) as writer:
+        for batch in _batches(read_shard(job.spool, shard), job.batch_characters):
             encoded = tokenizer.encode_texts([d.text for d in batch])
             for document, one in zip(batch, encoded, strict=True):
+                before, bytes_before = len(writer), writer.meta_bytes
+                for example in _examples_of(document, one, tokenizer, job):
+                    writer.append(example)
                 lengths.append(len(one.ids))
+                examples.append(len(writer) - before)
+                meta.append(writer.meta_bytes - bytes_before)
                 characters += len(document.text)
                 control += int(tokenizer.spells_control(document.text))
-                if document.messages:
-                    examples = chat_examples(document, tokenizer, job.seq_len)
-                elif job.use_text:
-                    examples = text_examples(document, one, tokenizer, job.seq_len)
-                else:
-                    continue
-                writer = writers[split_of[document.id]]
-                for example in examples:
-                    writer.append(example)
-    result = {"documents": lengths, "characters": characters, "control": control}
+    result = {"digest": read, "characters": characters, "control": control, "documents": lengths,
+              "examples": examples, "meta": meta}  # fmt: skip
     write_json(done, result)
     return result
 
 
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+def _is_whole(part: Path) -> bool:
+    try:
+        ExampleStore.open(part)
+    except DataError:  # the disk lost something of it: it is made again
+        return False
+    return True
+
+
+def _examples_of(
+    document: Document, encoded: Encoded, tokenizer: Tokenizer, job: Job
+) -> Iterable[Example]:
+    if document.messages:
+        return chat_examples(document, tokenizer, job.seq_len)
+    return text_examples(document, encoded, tokenizer, job.seq_len) if job.use_text else ()
+
+
+def deal_shard(
+    job: Job,
+    shard: Shard,
+    counts: Mapping[str, Any],
+    splits: Sequence[str],
+    writers: Mapping[str, StoreWriter],
+) -> None:
+    """The examples of a tokenized shard into the stores of their splits (one split per document)."""
+    runs: list[tuple[Run, StoreWriter]] = []
+    first = meta_first = begun = 0
+    for place, split in enumerate(splits):
+        if place + 1 < len(splits) and splits[place + 1] == split:
+            continue  # neighbours of one split are copied together
+        last = first + sum(counts["examples"][begun : place + 1])
+        meta_last = meta_first + sum(counts["meta"][begun : place + 1])
+        if last > first:
+            runs.append((Run(first, last, meta_first, meta_last), writers[split]))
+        first, meta_first, begun = last, meta_last, place + 1
+    deal(job.folder / shard_name(shard), runs)
+
+
+def _batches(documents: Iterator[Document], characters: int) -> Iterator[list[Document]]:
     batch: list[Document] = []
     size = 0
     for document in documents:
         batch.append(document)
         size += len(document.text)
-        if size >= BATCH_CHARACTERS:
+        if size >= characters:
             yield batch
             batch, size = [], 0
     if batch:

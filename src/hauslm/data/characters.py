@@ -21,12 +21,17 @@ def code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
+@lru_cache(maxsize=1)
+def _everything() -> str:
+    """All code points, one after the other (4.5 MB)."""
+    return np.arange(_ALL, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+
 @lru_cache(maxsize=16)
 def table(character_class: str) -> NDArray[np.uint8]:
     """For every code point 1 if the regular expression of one character matches it, else 0 (1.1 MB)."""
     marks = np.zeros(_ALL, dtype=np.uint8)
-    everything = "".join(map(chr, range(_ALL)))
-    for match in re.finditer(f"(?:{character_class})+", everything):
+    for match in re.finditer(f"(?:{character_class})+", _everything()):
         marks[match.start() : match.end()] = 1
     return marks
 

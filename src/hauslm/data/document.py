@@ -136,9 +136,11 @@ def tidy(text: str) -> str:
     text = clean(text)
     if len(text) < _LONG or any_of(_ODD_BLANK, text):
         text = _BLANKS.sub(" ", text)
-    for long, short in (("  ", " "), (" \n", "\n"), ("\n ", "\n"), ("\n\n\n", "\n\n")):
-        while long in text:  # a search for a fixed string is far faster than an expression
-            text = text.replace(long, short)
+    while "  " in text:  # a search for a fixed string is far faster than an expression
+        text = text.replace("  ", " ")
+    text = "\n".join([line.strip(" ") for line in text.split("\n")])
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
     return text.strip()
 
 

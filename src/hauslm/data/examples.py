@@ -9,6 +9,7 @@ trained.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -53,8 +54,10 @@ def pieces(text: bytes, ends: NDArray[np.int64], capacity: int, overlap: int) ->
     total = len(ends)
     if total <= capacity:
         return [Piece(0, 0, total)] if total else []
-    paragraphs = _token_places(_PARAGRAPH, text, ends)
-    sentences = np.union1d(_token_places(_SENTENCE, text, ends), paragraphs)
+    # Lists, and the standard bisection: one number at a time is what numpy is slow at.
+    breaks = _token_places(_PARAGRAPH, text, ends)
+    paragraphs: list[int] = breaks.tolist()
+    sentences: list[int] = np.union1d(_token_places(_SENTENCE, text, ends), breaks).tolist()
     overlap = min(overlap, capacity // 4)
     found: list[Piece] = []
     start = fresh = 0
@@ -64,10 +67,8 @@ def pieces(text: bytes, ends: NDArray[np.int64], capacity: int, overlap: int) ->
         if end == total:
             return found
         earliest = max(end - overlap, fresh + 1)
-        place = int(np.searchsorted(sentences, earliest))
-        start = (
-            int(sentences[place]) if place < len(sentences) and sentences[place] < end else earliest
-        )
+        place = bisect_left(sentences, earliest)
+        start = sentences[place] if place < len(sentences) and sentences[place] < end else earliest
         while start < end and not _between_characters(text, ends, start):
             start += 1
         fresh = end
@@ -93,17 +94,17 @@ def _cut(
     start: int,
     fresh: int,
     limit: int,
-    paragraphs: NDArray[np.int64],
-    sentences: NDArray[np.int64],
+    paragraphs: Sequence[int],
+    sentences: Sequence[int],
 ) -> int:
     """Where the piece that starts at `start` ends: at most `limit`, and after `fresh`."""
     if limit == len(ends):
         return limit
     room = limit - max(start, fresh)
     for places, share in ((paragraphs, 0.75), (sentences, 0.5), (sentences, 0.25)):
-        index = int(np.searchsorted(places, limit, side="right")) - 1
+        index = bisect_right(places, limit) - 1
         if index >= 0 and places[index] > max(start, fresh) + room * share:
-            return int(places[index])
+            return places[index]
     for place in range(limit, max(max(start, fresh), limit - 24), -1):
         byte = int(ends[place - 1])
         if text[byte : byte + 1].isspace() and _between_characters(text, ends, place):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hauslm.data.characters import runs
 from hauslm.data.document import Document
-from hauslm.data.ngrams import word_hashes
+from hauslm.data.ngrams import folded_word_hashes
 
 # Hints, not proofs: a person looks. Long runs of digits are found once and then judged by what stands
 # before them; the other patterns run only where a rare character or word says it is worth it.
@@ -55,7 +55,8 @@ class Facts:
 
 def facts_of(document: Document) -> tuple[Facts, NDArray[np.uint64]]:
     """The facts and the word hashes of a document."""
-    words = word_hashes(document.text)
+    folded = document.text.casefold()
+    words = folded_word_hashes(folded)
     return (
         Facts(
             id=document.id,
@@ -70,7 +71,7 @@ def facts_of(document: Document) -> tuple[Facts, NDArray[np.uint64]]:
             words=len(words),
             conversation=bool(document.messages),
             identities=identities(document.id, document.source_file),
-            hints=personal_hints(document.text),
+            hints=personal_hints(document.text, folded),
         ),
         words,
     )
@@ -87,12 +88,16 @@ def identities(id_: str, source_file: str = "") -> tuple[str, ...]:
     return tuple(sorted(n.casefold() for n in names if n))
 
 
-def personal_hints(text: str) -> dict[str, int]:
-    """How many strings look like personal data, by kind: email, phone, iban, card, birth date."""
+def personal_hints(text: str, folded: str | None = None) -> dict[str, int]:
+    """How many strings look like personal data, by kind: email, phone, iban, card, birth date.
+
+    `folded` is the text case-folded, if the caller has it.
+    """
     found: Counter[str] = Counter()
     if "@" in text:
         found["email"] = len(_EMAIL.findall(text))
-    if "IBAN" in text:
+    iban = "IBAN" in text
+    if iban:
         found["iban"] = sum(1 for m in _IBAN.finditer(text) if is_iban(m.group()))
     for match in _long_digits(text):
         before = text[max(0, match.start() - 12) : match.start()]
@@ -100,14 +105,13 @@ def personal_hints(text: str) -> dict[str, int]:
         digits = sum(c.isdigit() for c in run)
         if 7 <= digits <= 15 and _BEFORE_PHONE.search(before):
             found["phone"] += 1
-        elif "IBAN" not in text and _BEFORE_IBAN.search(before):
+        elif not iban and _BEFORE_IBAN.search(before):
             found["iban"] += is_iban(before[-2:] + run.rstrip(" .-/()"))
         elif _CARD.match(run):
             found["card"] += _luhn(run[:19])
-    if "geb" in text or "Geb" in text or "orn on" in text or "birth" in text:
-        small = text.lower()  # the expression is slow, and "geb" stands in many words
-        if any(begin in small for begin in _BEFORE_BIRTH):
-            found["birth date"] = len(_BIRTH.findall(text))
+    folded = text.casefold() if folded is None else folded
+    if any(begin in folded for begin in _BEFORE_BIRTH):  # the expression itself is slow
+        found["birth date"] = len(_BIRTH.findall(text))
     return {kind: count for kind, count in found.items() if count}
 
 

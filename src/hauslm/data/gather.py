@@ -22,7 +22,7 @@ from hauslm.data.spool import Shard, SpoolWriter
 from hauslm.records import Rejected, Said
 from hauslm.scenario import Scenario
 
-SHARD_BYTES = 16 << 20
+SHARD_BYTES = 2 << 20  # small: all processes end at about the same time
 
 
 @dataclass

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+import numpy as np
+
+from hauslm.data.characters import code_points, table
 from hauslm.data.document import UNKNOWN_LANGUAGE
 
 _WORDS = {
@@ -25,7 +28,7 @@ for _code, _words in _WORDS.items():
     for _word in _words.split():
         _LANGUAGE_OF.setdefault(_word, []).append(_code)
 
-_WORD = re.compile(r"[^\W\d_]+")
+_LETTER, _BLANK = r"[^\W\d_]", np.uint32(0x20)
 _SAMPLE_CHARACTERS = 6_000
 _MINIMUM_WORDS = 20
 _REPORTED = ("en", "de")
@@ -33,7 +36,7 @@ _REPORTED = ("en", "de")
 
 def detect(text: str) -> str:
     """'en', 'de' or 'unknown'. Looks at the first, middle and last part of long texts."""
-    words = " ".join(_WORD.findall(_sample(text))).casefold().split(" ")
+    words = words_of(_sample(text))
     if len(words) < _MINIMUM_WORDS:
         return UNKNOWN_LANGUAGE
     votes: Counter[str] = Counter()
@@ -46,6 +49,13 @@ def detect(text: str) -> str:
     if len(ranked) > 1 and ranked[0][1] < 1.5 * ranked[1][1]:
         return UNKNOWN_LANGUAGE
     return ranked[0][0] if ranked[0][0] in _REPORTED else UNKNOWN_LANGUAGE
+
+
+def words_of(text: str) -> list[str]:
+    """Runs of letters, case-folded: everything else is made blank at once, and the blanks are split at."""
+    points = code_points(text)
+    letters = np.where(table(_LETTER).take(points), points, _BLANK)
+    return letters.tobytes().decode("utf-32-le").casefold().split()
 
 
 def _sample(text: str) -> str:

@@ -1,7 +1,8 @@
 """Do two texts share wording? Hashed word n-grams, MinHash signatures, exact 13-gram overlap.
 
 Words are letters and digits, case-folded; an n-gram is one 64-bit number. MinHash and its index come
-from datasketch; here are only the numbers that go in. 13 words is the length that GPT-3's authors used
+from datasketch; here are only the numbers that go in. They are imported where they are used, as they bring
+scipy along, which takes half a second. 13 words is the length that GPT-3's authors used
 to find test text in training text (Brown et al., arXiv 2005.14165, appendix C).
 """
 
@@ -12,7 +13,6 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
 from hauslm.data.characters import code_points, table
@@ -35,12 +35,17 @@ WORDS_BLOCK = 1 << 18  # characters whose words are hashed at once: the tables s
 
 
 def word_hashes(text: str) -> NDArray[np.uint64]:
-    """One number of 32 bits per word, in order; the same in every process.
+    """One number of 32 bits per word, in order; the same in every process."""
+    return folded_word_hashes(text.casefold())
+
+
+def folded_word_hashes(folded: str) -> NDArray[np.uint64]:
+    """`word_hashes` of a text that is case-folded already.
 
     A polynomial over the code points, taken for all words at once: with running sums S of the powers,
     the word from a to b is (S[b] - S[a]) / factor^a, modulo 2^64, and mixed afterwards.
     """
-    points = code_points(text.casefold())
+    points = code_points(folded)
     inside = table(r"\w").take(points)
     found = [
         _hashes(points[start:end], inside[start:end]) for start, end in _blocks(inside, WORDS_BLOCK)
@@ -115,6 +120,8 @@ def signature_values(words: NDArray[np.uint64]) -> NDArray[np.uint32]:
     Long texts are sampled by the value of each shingle, which keeps the same shingles in every text,
     so that the estimate of their similarity stays unbiased.
     """
+    from datasketch import MinHash
+
     shingles = ngrams(words, SHINGLE_WORDS)
     if len(shingles) > SAMPLE_ABOVE:
         shingles = shingles[shingles % np.uint64(KEEP_ONE_IN) == 0]
@@ -128,6 +135,8 @@ def signature_values(words: NDArray[np.uint64]) -> NDArray[np.uint32]:
 @lru_cache(maxsize=1)
 def _permutations() -> Any:
     """The same for every text: drawing them costs more than using them."""
+    from datasketch import MinHash
+
     return MinHash(num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int).permutations
 
 
@@ -141,6 +150,8 @@ def near_duplicates(
     (which may be mapped from a file) memory is about 40 bytes per row. Of more than `MOST_ALIKE` rows
     that agree in a band each is compared with the first so many: enough to find which belong together.
     """
+    from datasketch import MinHashLSH
+
     index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
     bands = ((n * index.r, (n + 1) * index.r) for n in range(index.b))
     pairs = np.empty((0, 2), dtype=np.int64)
@@ -217,11 +228,11 @@ class Overlap:
 
     def add_train(self, document: str, words: NDArray[np.uint64]) -> int:
         """Mark what this training text shares with the test texts; returns how many 13-grams."""
-        shared = self.shared_with(words)
-        if len(shared):
-            self._hit[np.searchsorted(self._grams, shared)] = True
-            self.sources[document] = len(shared)
-        return len(shared)
+        places = self._places_of(words)
+        if len(places):
+            self._hit[places] = True
+            self.sources[document] = len(places)
+        return len(places)
 
     def grams_of(self, document: str) -> NDArray[np.uint64]:
         """The 13-grams of one test text (empty for a text of fewer than 13 words)."""
@@ -229,13 +240,19 @@ class Overlap:
 
     def shared_with(self, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """The test 13-grams that stand in these words, each once; marks nothing."""
+        return self._grams[self._places_of(words)]
+
+    def _places_of(self, words: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Where the 13-grams of these words stand among those of the test part, ascending, each once."""
         if len(words) < OVERLAP_WORDS or not len(self._grams):
-            return self._grams[:0]
+            return np.empty(0, dtype=np.intp)
         grams = self._sampled(ngrams(words, OVERLAP_WORDS))
-        grams = grams[self._maybe[grams >> self._shift]]  # most are ruled out by their first bits
+        # Most are ruled out by their first bits; the others in order are found several times faster.
+        grams = distinct(grams[self._maybe[grams >> self._shift]])
         places = np.searchsorted(self._grams, grams)
         places[places == len(self._grams)] = 0
-        return distinct(grams[self._grams[places] == grams])
+        found: NDArray[np.intp] = places[self._grams[places] == grams]
+        return found
 
     @property
     def share(self) -> float:

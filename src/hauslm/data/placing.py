@@ -19,6 +19,7 @@ from hauslm.data.facts import Facts, identities
 from hauslm.data.ngrams import Overlap, near_duplicates, word_hashes
 from hauslm.data.split import TEST, TRAIN, Assignment, Member, assign
 from hauslm.data.task import TaskItem
+from hauslm.data.workers import Team
 from hauslm.scenario import DocumentsSection
 
 LEAK = 0.5  # share of a task text's 13-word runs in one document: then it is the same work
@@ -42,10 +43,13 @@ def task_id(document: str) -> str:
 
 
 def place(
-    corpus: Corpus, items: Sequence[TaskItem], section: DocumentsSection
+    corpus: Corpus,
+    items: Sequence[TaskItem],
+    section: DocumentsSection,
+    team: Team | None = None,
 ) -> tuple[Assignment, list[tuple[str, str]]]:
     """Every document and task document in its split; and the near-duplicate pairs."""
-    near = _near(corpus)
+    near = _near(corpus, team or Team())
     members = [
         Member(one.id, one.doi, one.title, one.sha256, one.identities) for one in corpus.all()
     ]
@@ -59,15 +63,24 @@ def place(
     return assignment, near
 
 
-def _near(corpus: Corpus) -> list[tuple[str, str]]:
-    """Pairs of documents with nearly the same wording; texts of a few words are not compared."""
+def _near(corpus: Corpus, team: Team) -> list[tuple[str, str]]:
+    """Pairs of documents with nearly the same wording; texts of a few words are not compared.
+
+    They are looked for in a process that has the library for it in memory already.
+    """
     facts = corpus.all()
     rows = np.array(
         [n for n, one in enumerate(facts) if one.words >= _MINIMUM_WORDS], dtype=np.int64
     )
-    signatures = signatures_of(corpus.folder, len(corpus.shards))
+    pairs = team.call(near_rows, corpus.folder, len(corpus.shards), rows)
+    return [(facts[rows[i]].id, facts[rows[j]].id) for i, j in pairs]
+
+
+def near_rows(folder: Path, shards: int, rows: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Which of the chosen documents (numbers among all) are nearly the same, as places in `rows`."""
+    signatures = signatures_of(folder, shards)
     chosen = signatures if len(rows) == len(signatures) else signatures[rows]
-    return [(facts[rows[i]].id, facts[rows[j]].id) for i, j, _ in near_duplicates(chosen)]
+    return [(i, j) for i, j, _ in near_duplicates(chosen)]
 
 
 def _task_members(items: Sequence[TaskItem]) -> list[Member]:

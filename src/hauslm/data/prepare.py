@@ -4,6 +4,9 @@
 3. group documents into works and place each work in train, validation or test;  4. measure what test
 and train share;  5. tokenize and cut into examples;  6. look before you spend, and write the record.
 
+With processes, 2 and 5 begin while 1 still reads: what a document becomes does not depend on its place,
+so its examples are made at once and dealt out to their splits afterwards.
+
 Memory does not grow with the text: the spool and everything after it is streamed, word hashes wait in
 files, examples are written as they come. An interrupted run goes on with the shards that are missing.
 """
@@ -13,13 +16,13 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hauslm.base.errors import DataError, HauslmError, Interrupted
 from hauslm.base.files import (
@@ -37,13 +40,13 @@ from hauslm.base.progress import Progress, Silent
 from hauslm.base.words import Sentence, say
 from hauslm.catalog.local import base_of
 from hauslm.data import placing, workers
-from hauslm.data.build import Job, examples_of_items, examples_of_shard, facts_of_shard, part
-from hauslm.data.facts import Facts
+from hauslm.data.build import Job, deal_shard, examples_of_items, part
 from hauslm.data.gather import Gathered, gather
 from hauslm.data.reading import find_files
+from hauslm.data.shards import ShardWork
 from hauslm.data.split import SPLITS, TRAIN, Assignment
-from hauslm.data.spool import Shard, read_shard, to_row
-from hauslm.data.store import ExampleStore, concatenate
+from hauslm.data.spool import placed_lines, read_shard
+from hauslm.data.store import ExampleStore, StoreWriter
 from hauslm.data.summary import Prepared, planned, record
 from hauslm.data.task import Task, TaskItem
 from hauslm.data.task_files import load_task
@@ -52,11 +55,9 @@ from hauslm.data.tokens import Tokenizer
 from hauslm.records import Corpus, Plan, Rejected
 from hauslm.scenario import Scenario
 
-FORMAT_VERSION = 3  # of the prepared files; part of the key that decides whether work can go on
+FORMAT_VERSION = 4  # of the prepared files; part of the key that decides whether work can go on
 DEFAULT_SEQ_LEN = 512
 TASK_CHUNK = 2000  # items per unit of work
-
-R = TypeVar("R")
 
 
 def prepare(
@@ -102,8 +103,6 @@ class _Preparation:
         self.prepared = folder.work / "prepared"
         self.building = self.prepared / ".build"
         self.seq_len = sequence_length(scenario, plan)
-        self.read: list[Shard] = []
-        self.begun: list[Future[list[Facts]]] = []
 
     def run(self) -> Corpus:
         started = time.monotonic()
@@ -113,43 +112,45 @@ class _Preparation:
         task, labelled, task_rejected, notices = self._load_task()
         self._open_building()
         with workers.team() as self.team:
+            self.work = ShardWork(self.team, self._job(), self.progress)
+            self.work.expect(self._likely_text())
             gathered = self._gather(has_items=bool(labelled))
-            self.team.grow(sum(s.end - s.start for s in gathered.shards))
-            corpus = placing.Corpus(self.building, self._facts(gathered))
-            assignment, near = placing.place(corpus, labelled, self.scenario.documents)
+            self.work.all(gathered.shards)
+            corpus = placing.Corpus(self.building, list(self.work.facts()))
+            assignment, near = placing.place(corpus, labelled, self.scenario.documents, self.team)
             items = self._place_items(labelled, assignment, notices)
             overlap = placing.measure_overlap(corpus, items, assignment)
-            tokenized, split_items = self._examples(gathered, corpus, assignment, task, items)
-        self._write_documents(gathered, assignment)
-        self._write_items(items)
-        spool = self.building / "spool.jsonl"
-        documents = chain.from_iterable(read_shard(spool, s) for s in gathered.shards)
-        counted = characters_per_token(documents, offline_tokenizers())
-        made = record(
-            Prepared(
-                scenario=self.scenario,
-                plan=self.plan,
-                base=base,
-                tokenizer=self.tokenizer,
-                seq_len=self.seq_len,
-                gathered=gathered,
-                facts=corpus.all(),
-                task=task,
-                items=items,
-                task_rejected=task_rejected,
-                task_notices=notices,
-                assignment=assignment,
-                near=near,
-                overlap=overlap,
-                stores={s: ExampleStore.open(self.prepared / s) for s in SPLITS},
-                document_tokens=[n for t in tokenized for n in t["documents"]],
-                characters=sum(t["characters"] for t in tokenized),
-                control_spellings=sum(t["control"] for t in tokenized),
-                split_items=split_items,
-                tokenizers=counted,
-                seconds=time.monotonic() - started,
+            lengths, counts, split_items = self._examples(gathered, corpus, assignment, task, items)
+            self.team.dismiss()
+            self._write_items(items)
+            spool = self.work.job.spool
+            documents = chain.from_iterable(read_shard(spool, s) for s in gathered.shards)
+            counted = characters_per_token(documents, offline_tokenizers())
+            made = record(
+                Prepared(
+                    scenario=self.scenario,
+                    plan=self.plan,
+                    base=base,
+                    tokenizer=self.tokenizer,
+                    seq_len=self.seq_len,
+                    gathered=gathered,
+                    facts=corpus.all(),
+                    task=task,
+                    items=items,
+                    task_rejected=task_rejected,
+                    task_notices=notices,
+                    assignment=assignment,
+                    near=near,
+                    overlap=overlap,
+                    stores={s: ExampleStore.open(self.prepared / s) for s in SPLITS},
+                    document_tokens=lengths,
+                    characters=counts["characters"],
+                    control_spellings=counts["control"],
+                    split_items=split_items,
+                    tokenizers=counted,
+                    seconds=time.monotonic() - started,
+                )
             )
-        )
         shutil.rmtree(self.building, ignore_errors=True)
         return made
 
@@ -224,7 +225,21 @@ class _Preparation:
                 return []
             raise
 
+    def _likely_text(self) -> int:
+        """Bytes of the files whose bytes are mostly text."""
+        pages = (".pdf", ".docx")
+        return sum(p.stat().st_size for p in self._sources() if p.suffix.lower() not in pages)
+
     # -------------------------------------------------------------- the steps
+
+    def _job(self) -> Job:
+        return Job(
+            spool=self.building / "spool.jsonl",
+            folder=self.building,
+            base=self.tokenizer.folder,
+            seq_len=self.seq_len,
+            use_text=self.scenario.training.use_text,
+        )
 
     def _gather(self, *, has_items: bool) -> Gathered:
         gathered = gather(
@@ -233,7 +248,7 @@ class _Preparation:
             self.building,
             self.progress,
             paths=bool(self._sources()),
-            closed=self._begin_facts,
+            closed=self.work.closed,
         )
         if not gathered.count and not has_items:
             first = gathered.rejected[0] if gathered.rejected else None
@@ -250,42 +265,6 @@ class _Preparation:
             )
         return gathered
 
-    def _job(self) -> Job:
-        return Job(
-            spool=self.building / "spool.jsonl",
-            folder=self.building,
-            base=self.tokenizer.folder,
-            seq_len=self.seq_len,
-            use_text=self.scenario.training.use_text,
-        )
-
-    def _each(
-        self,
-        function: Callable[..., R],
-        arguments: Sequence[tuple[Any, ...]],
-        title: Sentence,
-    ) -> list[R]:
-        return list(self.team.each(function, arguments, self.progress, title))
-
-    def _begin_facts(self, shard: Shard) -> None:
-        """While this process reads on, others look at what is read: from where processes pay."""
-        self.read.append(shard)
-        if self.team.grow(shard.end):
-            for one in self.read[len(self.begun) :]:
-                self.begun.append(self.team.begin(facts_of_shard, self._job(), one))
-
-    def _facts(self, gathered: Gathered) -> list[list[Facts]]:
-        title = say("Looking at the documents")
-        if not self.begun:
-            job = self._job()
-            arguments = [(job, shard) for shard in gathered.shards]
-            return self._each(facts_of_shard, arguments, title)
-        found = []
-        for done, begun in enumerate(self.begun, 1):
-            found.append(begun.result())
-            self.progress.step(title, done, len(self.begun))
-        return found
-
     def _examples(
         self,
         gathered: Gathered,
@@ -293,53 +272,62 @@ class _Preparation:
         assignment: Assignment,
         task: Task | None,
         items: Sequence[TaskItem],
-    ) -> tuple[list[dict[str, Any]], int]:
-        """Tokenize everything into the three stores; returns the counts per shard, and split items."""
-        job = self._job()
-        arguments: list[tuple[Any, ...]] = [
-            (job, shard, {one.id: assignment.split_of[one.id] for one in facts})
-            for shard, facts in zip(gathered.shards, corpus.shards, strict=True)
-        ]
-        title = say("Tokenizing the documents")
-        counts = self._each(examples_of_shard, arguments, title)
-        chunks: list[tuple[Any, ...]] = []
-        if task is not None and self.scenario.training.use_task:
-            starts = range(0, len(items), TASK_CHUNK)
-            chunks = [(job, n, task, items[s : s + TASK_CHUNK]) for n, s in enumerate(starts)]
-        several = self._each(examples_of_items, chunks, say("Writing the task examples"))
-        names = [f"shard-{shard.number:05d}" for shard in gathered.shards]
-        names += [f"task-{number:05d}" for number in range(len(chunks))]
-        for split in SPLITS:
-            concatenate(self.prepared / split, [part(job, name, split) for name in names])
-        return counts, sum(several)
-
-    def _write_documents(self, gathered: Gathered, assignment: Assignment) -> None:
-        with _sealed_lines(self.prepared / "documents.jsonl") as write:
-            for shard in gathered.shards:
-                for document in read_shard(self.building / "spool.jsonl", shard):
-                    placed = {
-                        "split": assignment.split_of[document.id],
-                        "work": assignment.work_of[document.id],
-                    }
-                    write(to_row(document) | placed)
+    ) -> tuple[list[int], Counter[str], int]:
+        """Everything into the three stores, and the documents beside them, while other processes still
+        tokenize. Returns tokens per document, counts of the texts, and split items."""
+        job = self.work.job
+        lengths: list[int] = []
+        counts: Counter[str] = Counter()
+        with ExitStack() as stack:
+            writers = {
+                s: stack.enter_context(StoreWriter(self.prepared / s, staging=self.building))
+                for s in SPLITS
+            }
+            write = stack.enter_context(
+                _sealed_lines(self.prepared / "documents.jsonl", self.building)
+            )
+            for shard, facts in zip(gathered.shards, corpus.shards, strict=True):
+                placed = [(assignment.split_of[f.id], assignment.work_of[f.id]) for f in facts]
+                for line in placed_lines(job.spool, shard, placed):
+                    write(line)
+                made = self.work.examples(shard)
+                lengths += made["documents"]
+                counts.update({k: made[k] for k in ("characters", "control")})
+                deal_shard(job, shard, made, [split for split, _ in placed], writers)
+            chunks: list[tuple[Any, ...]] = []
+            if task is not None and self.scenario.training.use_task:
+                starts = range(0, len(items), TASK_CHUNK)
+                chunks = [(job, n, task, items[s : s + TASK_CHUNK]) for n, s in enumerate(starts)]
+            title = say("Writing the task examples")
+            split_items = 0
+            for number, several in enumerate(
+                self.team.each(examples_of_items, chunks, self.progress, title)
+            ):
+                split_items += several
+                for split, writer in writers.items():
+                    writer.append_store(part(job, f"task-{number:05d}", split))
+        return lengths, counts, split_items
 
     def _write_items(self, items: Sequence[TaskItem]) -> None:
         path = self.prepared / "task.jsonl"
         if not items:
             path.unlink(missing_ok=True)
             return
-        with _sealed_lines(path) as write:
+        with _sealed_lines(path, self.building) as write:
             for item in items:
-                write(item.to_json())
+                write(canonical_json(item.to_json()) + b"\n")
 
 
 @contextmanager
-def _sealed_lines(path: Path) -> Iterator[Callable[[dict[str, Any]], object]]:
-    """Write a JSONL file of any size; it appears under its name when complete and durable."""
-    staged = path.with_name(f".{path.name}.tmp")
+def _sealed_lines(path: Path, staging: Path) -> Iterator[Callable[[bytes], object]]:
+    """Write a JSONL file of any size; it appears under its name when complete and durable.
+
+    Until then it lies in `staging`, and what an interrupted run left there is written over.
+    """
+    staged = staging / path.name
     try:
         with staged.open("wb") as stream:
-            yield lambda row: stream.write(canonical_json(row) + b"\n")
+            yield stream.write
             stream.flush()
             os.fsync(stream.fileno())
         staged.replace(path)

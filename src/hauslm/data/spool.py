@@ -6,8 +6,9 @@ streams it, and shards of it are given to worker processes.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,8 +126,38 @@ class SpoolWriter:
         return self.shards
 
 
+def digest(path: Path, shard: Shard) -> str:
+    """What stands in these bytes of the spool: work on a shard is good for exactly this."""
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        stream.seek(shard.start)
+        left = shard.end - shard.start
+        while left > 0 and (chunk := stream.read(min(left, 1 << 20))):
+            found.update(chunk)
+            left -= len(chunk)
+    return found.hexdigest()
+
+
 def read_shard(path: Path, shard: Shard) -> Iterator[Document]:
     with path.open("rb") as stream:
         stream.seek(shard.start)
         for _ in range(shard.documents):
             yield from_row(json.loads(stream.readline()))
+
+
+def placed_lines(path: Path, shard: Shard, placed: Iterable[tuple[str, str]]) -> Iterator[bytes]:
+    """The lines of documents.jsonl: `to_row` of each document, with its `split` and its `work`.
+
+    The rows are not taken apart for this: in canonical JSON the keys are sorted, so that `split` belongs
+    before `text` and `work` at the end. A quotation mark inside a string has a backslash before it;
+    what is looked for can therefore be nothing but keys. The authors stay behind, as in `from_row`.
+    """
+    with path.open("rb") as stream:
+        stream.seek(shard.start)
+        for split, work in placed:
+            head, text, tail = stream.readline().partition(b',"text":')
+            _, characters, rest = head.partition(b',"characters":')
+            yield b"".join(
+                (b'{"authors":[]', characters, rest, b',"split":', canonical_json(split), text,
+                 tail.removesuffix(b"}\n"), b',"work":', canonical_json(work), b"}\n")
+            )  # fmt: skip

@@ -16,11 +16,11 @@ import os
 import secrets
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ from hauslm.base.files import canonical_json, disk_error, fsync_folder
 from hauslm.base.words import say
 
 SUFFIXES = (".tokens.bin", ".trained.bin", ".meta.jsonl", ".offsets.bin")
+_BUFFER = (
+    1 << 18
+)  # bytes; examples are small, and handing each to the system takes longer than making it
+_TOKEN, _FLAG = np.dtype("<u4"), np.dtype("u1")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class ExampleStore:
             if not self._meta_path.is_file():
                 raise FileNotFoundError(self._meta_path)
         except OSError as error:
-            raise self._damaged(str(error)) from error
+            raise _damaged(self.prefix, str(error)) from error
         if (
             len(self._offsets) == 0
             or self._offsets[0] != 0
@@ -63,17 +67,9 @@ class ExampleStore:
             or int(self._offsets[-1]) != len(self._tokens)
             or len(self._tokens) != len(self._trained)
         ):
-            raise self._damaged("lengths differ")
+            raise _damaged(self.prefix, "lengths differ")
         self._meta: NDArray[np.uint8] | None = None
         self._meta_starts: NDArray[np.int64] | None = None
-
-    def _damaged(self, reason: str) -> DataError:
-        return DataError(
-            "H330",
-            say("The prepared examples are missing or damaged ({reason}).", reason=reason),
-            where=str(self.prefix),
-            next_step=say("hauslm prepare makes them again."),
-        )
 
     @classmethod
     def open(cls, prefix: Path) -> ExampleStore:
@@ -140,8 +136,17 @@ class ExampleStore:
         ]
         starts = np.concatenate([np.zeros(1, dtype=np.int64), *ends]).astype(np.int64)
         if len(starts) - 1 != len(self):
-            raise self._damaged("rows of meta.jsonl")
+            raise _damaged(self.prefix, "rows of meta.jsonl")
         self._meta, self._meta_starts = meta, starts
+
+
+def _damaged(prefix: Path, reason: str) -> DataError:
+    return DataError(
+        "H330",
+        say("The prepared examples are missing or damaged ({reason}).", reason=reason),
+        where=str(prefix),
+        next_step=say("hauslm prepare makes them again."),
+    )
 
 
 def with_suffix(prefix: Path, suffix: str) -> Path:
@@ -158,32 +163,40 @@ def _mapped(path: Path, kind: np.dtype[Any]) -> NDArray[Any]:
 
 
 class StoreWriter:
-    """Append examples, then `seal`. Used as a context manager: an exception leaves nothing behind."""
+    """Append examples, then `seal`. Used as a context manager: an exception leaves nothing behind.
 
-    def __init__(self, prefix: Path) -> None:
+    Until then they lie in `staging` (default: the folder of the prefix; otherwise one on the same disk,
+    where somebody sweeps up what a killed process left).
+    """
+
+    def __init__(self, prefix: Path, staging: Path | None = None) -> None:
         self.prefix = prefix
+        self._staging = staging or prefix.parent
         self._token = secrets.token_hex(4)
         prefix.parent.mkdir(parents=True, exist_ok=True)
         self._files: dict[str, IO[bytes]] = {
-            s: self._staged(s).open("xb") for s in SUFFIXES if s != ".offsets.bin"
+            s: self._staged(s).open("xb", buffering=_BUFFER)
+            for s in SUFFIXES
+            if s != ".offsets.bin"
         }
         self._offsets = array("q", [0])
-        self.trained = 0
+        self.meta_bytes = 0
 
     def _staged(self, suffix: str) -> Path:
-        return self.prefix.with_name(f".{self.prefix.name}{suffix}.{self._token}.tmp")
+        return self._staging / f".{self.prefix.name}{suffix}.{self._token}.tmp"
 
     def append(self, example: Example) -> None:
         if len(example.tokens) != len(example.trained):
             raise ValueError("tokens and trained differ in length")
         try:
-            self._files[".tokens.bin"].write(np.asarray(example.tokens, dtype="<u4").tobytes())
-            self._files[".trained.bin"].write(np.asarray(example.trained, dtype="u1").tobytes())
-            self._files[".meta.jsonl"].write(canonical_json(example.meta) + b"\n")
+            self._files[".tokens.bin"].write(np.asarray(example.tokens, dtype=_TOKEN).tobytes())
+            self._files[".trained.bin"].write(np.asarray(example.trained, dtype=_FLAG).tobytes())
+            self.meta_bytes += self._files[".meta.jsonl"].write(
+                canonical_json(example.meta) + b"\n"
+            )
         except OSError as error:
             raise disk_error(error, self.prefix) from error
         self._offsets.append(self._offsets[-1] + len(example.tokens))
-        self.trained += int(np.count_nonzero(example.trained))
 
     def append_store(self, part: Path) -> None:
         """Append all examples of a finished store, file by file."""
@@ -194,7 +207,32 @@ class StoreWriter:
                     shutil.copyfileobj(source, stream, 1 << 20)
         except OSError as error:
             raise disk_error(error, self.prefix) from error
-        shifted = offsets[1:] + self._offsets[-1]
+        self._shifted(offsets)
+
+    def append_run(
+        self, part: Path, offsets: NDArray[np.int64], run: Run, files: Mapping[str, IO[bytes]]
+    ) -> None:
+        """Append consecutive examples of a finished store, whose `offsets` and open `files` are given."""
+        chosen = offsets[run.first : run.last + 1]
+        start, end = int(chosen[0]), int(chosen[-1])
+        spans = {
+            ".tokens.bin": (_TOKEN.itemsize * start, _TOKEN.itemsize * end),
+            ".trained.bin": (_FLAG.itemsize * start, _FLAG.itemsize * end),
+            ".meta.jsonl": (run.meta_first, run.meta_last),
+        }
+        try:
+            for suffix, (begin, stop) in spans.items():
+                files[suffix].seek(begin)
+                raw = files[suffix].read(stop - begin)
+                if len(raw) != stop - begin:
+                    raise _damaged(part, f"{suffix} is too short")
+                self._files[suffix].write(raw)
+        except OSError as error:
+            raise disk_error(error, self.prefix) from error
+        self._shifted(chosen)
+
+    def _shifted(self, offsets: NDArray[np.int64]) -> None:
+        shifted = offsets[1:] - offsets[0] + self._offsets[-1]
         self._offsets.frombytes(shifted.astype(np.int64).tobytes())
 
     def __len__(self) -> int:
@@ -240,12 +278,26 @@ class StoreWriter:
             self.discard()
 
 
-def concatenate(prefix: Path, parts: Iterable[Path]) -> int:
-    """One sealed store out of several, in order; returns how many examples. Memory stays constant."""
-    with StoreWriter(prefix) as writer:
-        for part in parts:
-            writer.append_store(part)
-        return len(writer)
+class Run(NamedTuple):
+    """Consecutive examples of a store, `first` to before `last`, and the bytes of their meta rows."""
+
+    first: int
+    last: int
+    meta_first: int
+    meta_last: int
+
+
+def deal(part: Path, runs: Iterable[tuple[Run, StoreWriter]]) -> None:
+    """Hand the examples of a finished store out to several, run by run. Memory: one run."""
+    offsets = np.fromfile(with_suffix(part, ".offsets.bin"), dtype="<i8")
+    with ExitStack() as stack:
+        files: dict[str, IO[bytes]] = {
+            s: stack.enter_context(with_suffix(part, s).open("rb"))
+            for s in SUFFIXES
+            if s != ".offsets.bin"
+        }
+        for run, writer in runs:
+            writer.append_run(part, offsets, run, files)
 
 
 def write_store(prefix: Path, examples: Iterable[Example]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -213,7 +214,7 @@ class Tokenizer:
                 self._raw.encode_batch_fast(list(texts), add_special_tokens=False),
                 strict=True,
             ):
-                ids = np.array(encoding.ids, dtype=np.uint32)
+                ids = _as_array(encoding.ids)
                 ends = np.cumsum(sizes[ids], dtype=np.int64)
                 whole = len(text.encode("utf-8"))
                 if (int(ends[-1]) if len(ends) else 0) != whole:
@@ -233,7 +234,7 @@ class Tokenizer:
             byte_of = np.concatenate(([0], np.cumsum(widths)))
             offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
             ends = np.maximum.accumulate(byte_of[offsets[:, 1]]) if len(offsets) else byte_of[:0]
-            out.append(Encoded(np.array(encoding.ids, dtype=np.uint32), ends))
+            out.append(Encoded(_as_array(encoding.ids), ends))
         return out
 
     @cached_property
@@ -327,7 +328,7 @@ class Tokenizer:
         pattern = self._control_pattern
         # The regular expression tries every place; a look for the few ways in which spellings begin
         # costs a twentieth of it, and most texts hold none.
-        if pattern is None or not any(begin in text for begin in self._control_begins):
+        if pattern is None or not self._may_spell_control(text):
             return text
         return pattern.sub(lambda m: m.group(0)[0] + " " + m.group(0)[1:], text)
 
@@ -336,9 +337,13 @@ class Tokenizer:
         pattern = self._control_pattern
         return (
             pattern is not None
-            and any(begin in text for begin in self._control_begins)
+            and self._may_spell_control(text)
             and pattern.search(text) is not None
         )
+
+    def _may_spell_control(self, text: str) -> bool:
+        """Does a spelling begin in the text? One character is found faster than two."""
+        return any(begin[0] in text and begin in text for begin in self._control_begins)
 
     @cached_property
     def _control_begins(self) -> tuple[str, ...]:
@@ -349,6 +354,11 @@ class Tokenizer:
     def _control_pattern(self) -> re.Pattern[str] | None:
         spellings = sorted((t for t in self.special_tokens if len(t) > 1), key=len, reverse=True)
         return re.compile("|".join(re.escape(s) for s in spellings)) if spellings else None
+
+
+def _as_array(ids: list[int]) -> NDArray[np.uint32]:
+    """The library hands out Python's numbers; the standard array takes them three times as fast as numpy."""
+    return np.frombuffer(array("I", ids), dtype=np.uint32)
 
 
 def _raise_template_error(message: str) -> str:
