@@ -141,10 +141,10 @@ def _answer(data: bytes) -> None:
 
 def _stream(data: bytes) -> None:
     """SSE as the server writes it: whatever the model says must come back as it was."""
-    from hauslm.serve.answering import _event
+    from hauslm.serve.shapes import event
 
     text = data.decode("utf-8", "replace")
-    frame = _event({"text": text})
+    frame = event({"text": text})
     lines = frame.split("\n")
     assert lines[1:] == ["", ""] and lines[0].startswith("data: "), frame
     assert "\r" not in frame and json.loads(lines[0][6:]) == {"text": text}
