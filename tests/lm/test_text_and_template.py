@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 
 from hauslm.base.errors import UsageError
-from hauslm.data.tokens import PLAIN_TEMPLATE as TRAINED_TEMPLATE
 from hauslm.data.tokens import Tokenizer
 from hauslm.embedded import MODEL
 from hauslm.lm.interface import Message
 from hauslm.lm.local import LocalModel
-from hauslm.lm.template import PLAIN_TEMPLATE, ChatTemplate
+from hauslm.lm.template import ChatTemplate
 from hauslm.lm.text import TextSoFar
 
 RUST = RustTokenizer.from_file(str(MODEL / "tokenizer.json"))
@@ -90,7 +89,6 @@ def test_articles_cannot_speak_as_the_template(tiny: LocalModel) -> None:
 
 
 def test_bases_without_template_get_the_trained_one() -> None:
-    assert PLAIN_TEMPLATE == TRAINED_TEMPLATE
     template = ChatTemplate(None, {"eos_token": "</s>"}, ["</s>"])
     assert (
         template.render([Message("user", "Hi </s>")])

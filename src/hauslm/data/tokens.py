@@ -9,7 +9,6 @@ their spellings are broken up (`neutral`).
 from __future__ import annotations
 
 import json
-import re
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,28 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError, nodes
-from jinja2.exceptions import UndefinedError
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as RustTokenizer
 
 from hauslm.base.errors import DataError, MissingError
 from hauslm.base.files import read_json, sha256_bytes, sha256_file
 from hauslm.base.words import say
-
-# For base models that come without a template. `lm` and `bundle` write the same text.
-PLAIN_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'system' -%}{{ message['content'] ~ '\\n\\n' }}"
-    "{%- elif message['role'] == 'user' -%}{{ '### Instruction:\\n' ~ message['content'] ~ '\\n\\n' }}"
-    "{%- else -%}{{ '### Response:\\n' ~ message['content'] ~ eos_token ~ '\\n\\n' }}"
-    "{%- endif -%}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '### Response:\\n' }}{%- endif -%}"
-)
-_FIXED_DATE = "26 Jul 2024"  # templates that insist on a date get one, or runs would not repeat
+from hauslm.catalog.chat import PLAIN_TEMPLATE, ChatText, ControlTokens, TemplateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +32,6 @@ class Encoded:
 
     ids: NDArray[np.uint32]
     ends: NDArray[np.int64]
-
-
-class _Generation(Extension):
-    """`{% generation %}`: marks answers for trainers; for rendering it is only its body."""
-
-    tags = {"generation"}  # noqa: RUF012 - Jinja's own interface
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
@@ -266,20 +240,17 @@ class Tokenizer:
         return template_source(self.folder)
 
     @cached_property
-    def _template(self) -> Any:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=["jinja2.ext.loopcontrols", _Generation],
-        )
-        environment.filters["tojson"] = lambda value, indent=None: json.dumps(
-            value, ensure_ascii=False, indent=indent
-        )
-        environment.globals["raise_exception"] = _raise_template_error
+    def _chat(self) -> ChatText:
+        names = ("bos_token", "eos_token", "unk_token", "pad_token")
+        named = {name: self._named(name) for name in names}
         try:
-            return environment.from_string(self._template_source or PLAIN_TEMPLATE)
+            return ChatText(self._template_source, named)
         except TemplateError as error:
             raise self._template_error(error) from error
+
+    @cached_property
+    def _control(self) -> ControlTokens:
+        return ControlTokens(self.special_tokens)
 
     def _template_error(self, error: Exception) -> DataError:
         return DataError(
@@ -292,74 +263,22 @@ class Tokenizer:
     def render(
         self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False
     ) -> str:
-        """The text that the template makes of the messages; H322 if it cannot.
-
-        A template that knows no system role gets the system text before the first question.
-        """
+        """The text that the template makes of the messages; H322 if it cannot."""
+        chat = self._chat
         try:
-            return self._render(messages, add_generation_prompt)
-        except TemplateError as error:
-            if len(messages) < 2 or messages[0]["role"] != "system":
-                raise self._template_error(error) from error
-        first = messages[1]
-        content = f"{messages[0]['content']}\n\n{first['content']}"
-        try:
-            return self._render(
-                [{"role": first["role"], "content": content}, *messages[2:]], add_generation_prompt
-            )
+            return chat.render(messages, add_generation_prompt)
         except TemplateError as error:
             raise self._template_error(error) from error
 
-    def _render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
-        values: dict[str, Any] = {
-            name: self._named(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")
-        }
-        values |= {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
-        plain = [dict(m) for m in messages]
-        try:
-            return str(self._template.render(messages=plain, **values))
-        except UndefinedError:
-            return str(
-                self._template.render(messages=plain, strftime_now=lambda _: _FIXED_DATE, **values)
-            )
-
     def neutral(self, text: str) -> str:
         """The text with every control-token spelling broken by a blank after its first character."""
-        pattern = self._control_pattern
-        # The regular expression tries every place; a look for the few ways in which spellings begin
-        # costs a twentieth of it, and most texts hold none.
-        if pattern is None or not self._may_spell_control(text):
-            return text
-        return pattern.sub(lambda m: m.group(0)[0] + " " + m.group(0)[1:], text)
+        return self._control.neutral(text)
 
     def spells_control(self, text: str) -> bool:
         """Does the text hold the spelling of a control token?"""
-        pattern = self._control_pattern
-        return (
-            pattern is not None
-            and self._may_spell_control(text)
-            and pattern.search(text) is not None
-        )
-
-    def _may_spell_control(self, text: str) -> bool:
-        """Does a spelling begin in the text? One character is found faster than two."""
-        return any(begin[0] in text and begin in text for begin in self._control_begins)
-
-    @cached_property
-    def _control_begins(self) -> tuple[str, ...]:
-        """The first two characters of every control token's spelling."""
-        return tuple(sorted({t[:2] for t in self.special_tokens if len(t) > 1}))
-
-    @cached_property
-    def _control_pattern(self) -> re.Pattern[str] | None:
-        spellings = sorted((t for t in self.special_tokens if len(t) > 1), key=len, reverse=True)
-        return re.compile("|".join(re.escape(s) for s in spellings)) if spellings else None
+        return self._control.spelled_in(text)
 
 
 def _as_array(ids: list[int]) -> NDArray[np.uint32]:
     """The library hands out Python's numbers; the standard array takes them three times as fast as numpy."""
     return np.frombuffer(array("I", ids), dtype=np.uint32)
-
-
-def _raise_template_error(message: str) -> str:
-    raise TemplateError(message)

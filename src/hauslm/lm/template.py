@@ -1,48 +1,19 @@
 """What text does the model see for a conversation? The base's chat template, as it was trained.
 
-This renders what `data/tokens.py` renders for training, character by character (a test compares):
-Jinja's immutable sandbox, a fixed date, a plain template for bases that bring none. Text of
-messages cannot smuggle in control tokens: their spellings are broken up before the template is
-filled, so an article that contains "[/INST]" stays an article.
+What is rendered is what `data` rendered for training (`catalog.chat`, and a test compares). Text of
+messages cannot smuggle in control tokens, so an article that contains "[/INST]" stays an article.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-from jinja2 import TemplateError, nodes
-from jinja2.exceptions import UndefinedError
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hauslm.base.errors import UsageError
 from hauslm.base.words import say
+from hauslm.catalog.chat import PLAIN_TEMPLATE, ChatText, ControlTokens, TemplateError
 from hauslm.lm.interface import Message
 
-PLAIN_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'system' -%}{{ message['content'] ~ '\\n\\n' }}"
-    "{%- elif message['role'] == 'user' -%}"
-    "{{ '### Instruction:\\n' ~ message['content'] ~ '\\n\\n' }}"
-    "{%- else -%}{{ '### Response:\\n' ~ message['content'] ~ eos_token ~ '\\n\\n' }}"
-    "{%- endif -%}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '### Response:\\n' }}{%- endif -%}"
-)
-_FIXED_DATE = "26 Jul 2024"  # templates that insist on a date get one, or answers would not repeat
-
-
-class _Generation(Extension):
-    """`{% generation %}`: marks answers for trainers; for rendering it is only its body."""
-
-    tags = {"generation"}  # noqa: RUF012 - Jinja's own interface
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+__all__ = ["PLAIN_TEMPLATE", "ChatTemplate"]
 
 
 class ChatTemplate:
@@ -51,67 +22,23 @@ class ChatTemplate:
     def __init__(
         self, source: str | None, named: Mapping[str, str], special: Iterable[str]
     ) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=["jinja2.ext.loopcontrols", _Generation],
-        )
-        environment.filters["tojson"] = lambda value, indent=None: json.dumps(
-            value, ensure_ascii=False, indent=indent
-        )
-        environment.globals["raise_exception"] = _raise
-        self.is_own = source is not None
-        self._named = dict(named)
-        spellings = sorted((s for s in special if len(s) > 1), key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, spellings))) if spellings else None
+        self._control = ControlTokens(special)
         try:
-            self._template = environment.from_string(source or PLAIN_TEMPLATE)
+            self._chat = ChatText(source, named)
         except TemplateError as error:
             raise _refused(error) from error
-
-    def neutral(self, text: str) -> str:
-        """The text with every control-token spelling broken up behind its first character."""
-        if self._control is None:
-            return text
-        return self._control.sub(lambda m: m.group(0)[0] + " " + m.group(0)[1:], text)
 
     def holds_control(self, text: str) -> bool:
         """Whether the text contains the spelling of a control token."""
-        return self._control is not None and self._control.search(text) is not None
+        return self._control.spelled_in(text)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt up to where the assistant's answer begins; H804 if the template refuses.
-
-        A template that knows no system role gets the system text before the first question.
-        """
-        plain = [{"role": m.role, "content": self.neutral(m.content)} for m in messages]
+        """The prompt up to where the assistant's answer begins; H804 if the template refuses."""
+        plain = [{"role": m.role, "content": self._control.neutral(m.content)} for m in messages]
         try:
-            return self._render(plain)
-        except TemplateError as error:
-            if len(plain) < 2 or plain[0]["role"] != "system":
-                raise _refused(error) from error
-        content = f"{plain[0]['content']}\n\n{plain[1]['content']}"
-        try:
-            return self._render([{"role": plain[1]["role"], "content": content}, *plain[2:]])
+            return self._chat.render(plain, add_generation_prompt=True)
         except TemplateError as error:
             raise _refused(error) from error
-
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        values: dict[str, Any] = {
-            **self._named,
-            "messages": messages,
-            "tools": None,
-            "documents": None,
-            "add_generation_prompt": True,
-        }
-        try:
-            return self._template.render(**values)
-        except UndefinedError:
-            return self._template.render(strftime_now=lambda _: _FIXED_DATE, **values)
-
-
-def _raise(message: str) -> str:
-    raise TemplateError(message)
 
 
 def _refused(error: Exception) -> UsageError:
