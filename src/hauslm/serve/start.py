@@ -73,6 +73,7 @@ def start(
             fingerprint=fingerprint,
         )
         with loaded_for_good():
+            listener.listen()  # whoever reads the address may come at once
             _announce(progress, at, listener, token_file, model)
             _run(app, at, listener, folder.logs / LOG_FILE)
     progress.say(say("The server has been stopped."))
