@@ -517,7 +517,9 @@ def test_names_that_are_not_utf8_and_links_that_lead_nowhere_stop_nothing(tmp_pa
 
 
 def test_halves_of_characters_in_fields_do_not_stop_the_spool(tmp_path: Path) -> None:
-    row = '{"id": "a\\ud800", "authors": ["B\\udc00"], "licence": "\\ud800", "text": "' + LONG + '"}'
+    row = (
+        '{"id": "a\\ud800", "authors": ["B\\udc00"], "licence": "\\ud800", "text": "' + LONG + '"}'
+    )
     (tmp_path / "a.jsonl").write_text(row)
     documents, rejected = read(tmp_path)
     assert not rejected

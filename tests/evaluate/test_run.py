@@ -313,3 +313,15 @@ def test_the_record_goes_to_disk_and_back(prepared: Prepared, tmp_path: Path) ->
     result = judged(prepared, learned)
     result.save(tmp_path)
     assert Evaluation.load(tmp_path / "evaluation.json") == result
+
+
+def test_versions_of_one_work_count_once(prepared: Prepared) -> None:
+    for number in range(8):
+        for version in ("pdf", "xml"):
+            prepared.document(f"{version}{number}", f"A text about organ {number}. " * 20, "test")
+            prepared.documents[-1]["work"] = f"doi:10.1/{number}"
+    found = judged(prepared, fluent)
+    assert (found.n, found.documents) == (16, 8)
+    bits = next(d for d in found.differences if d.metric == "bits_per_byte")
+    assert bits.documents == 8
+    assert "count as 8 works" in notices(found)

@@ -112,7 +112,7 @@ class _Work:
                 where=str(prepared),
                 next_step=say("Raise documents.test_share, or add documents, and prepare again."),
             )
-        leaked = self._leaks(documents, texts, trial)
+        leaked = inputs.units(texts, self._leaks(documents, texts, trial))
         train = inputs.sampled_train(documents)
         result = self._task(trial) if trial else None
         measures = list(result.measures) if result else []
@@ -247,7 +247,7 @@ class _Work:
         return found
 
     def _language(self, texts: inputs.Texts) -> list[Measure]:
-        measure = Measure("bits_per_byte", [t.id for t in texts.test], higher_is_better=False)
+        measure = Measure("bits_per_byte", [t.unit for t in texts.test], higher_is_better=False)
         for system in self.systems.local:
             measure.rows[system.name] = language.bits_and_bytes(self.ledger, system, texts.test)
         return [measure]
