@@ -127,7 +127,7 @@ def _differences(w: Writer, evaluation: Evaluation) -> None:
                 w.number(d.value, ".3f"),
                 f"{w.number(d.low, '.3f')} … {w.number(d.high, '.3f')}",
                 w.number(p, ".3f"),
-                w.number(d.detectable, ".3f"),
+                "–" if d.detectable is None else w.number(d.detectable, ".3f"),
             )
         )
     table = w.make_table(
