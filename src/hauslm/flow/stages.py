@@ -109,6 +109,10 @@ def expected_inputs(project: Project, stage: Stage) -> dict[str, str]:
     for record in stage.needs:
         path = project.folder.record(record)
         inputs[f"records/{record}.json"] = files.sha256_file(path) if path.is_file() else "missing"
+    glossary = project.scenario.evaluation.glossary
+    if stage.name == "evaluate" and glossary:
+        path = project.folder.root / glossary
+        inputs["glossary"] = files.sha256_file(path) if path.is_file() else "missing"
     if stage.documents:
         inputs["documents"] = _documents_hash(project, stage.documents)
     return inputs
