@@ -541,7 +541,8 @@ class Difference(Value):
     p: float
     p_holm: float | None = None
     documents: int
-    detectable: float  # the smallest difference this sample could have shown
+    # The smallest difference this sample could have shown; None: no difference, or nothing is known of it.
+    detectable: float | None
     higher_is_better: bool = True
 
 

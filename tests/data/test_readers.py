@@ -15,10 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hauslm.base.errors import DataError
+from hauslm.base.files import canonical_json
+from hauslm.base.words import Sentence
 from hauslm.data import readers as readers_package
 from hauslm.data.document import PARTS, Document, Limits, clean, normal_doi, normal_title, tidy
 from hauslm.data.readers import readers, suffixes
+from hauslm.data.readers import table as tables
 from hauslm.data.reading import find_files, read_documents
+from hauslm.data.spool import to_row
 from hauslm.records import Rejected
 
 from . import making
@@ -489,3 +493,87 @@ def test_normal_doi(text: str, doi: str) -> None:
 
 def test_normal_title_levels_spelling() -> None:
     assert normal_title("Ström:  über—Wind!") == normal_title("strom uber wind")
+
+
+# ------------------------------------------------------------ names, links and separators of real folders
+
+
+def test_names_that_are_not_utf8_and_links_that_lead_nowhere_stop_nothing(tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text(LONG)
+    with open(os.fsencode(tmp_path) + b"/b\xffd.txt", "wb") as stream:  # noqa: PTH123 - bytes
+        stream.write(LONG.encode() + b" of bytes")
+    (tmp_path / "gone.txt").symlink_to("nowhere.txt")
+    (tmp_path / "itself.txt").symlink_to("itself.txt")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "loop").symlink_to("..")
+    documents, rejected = read(tmp_path)
+    assert [d.id for d in documents] == ["b\\udcffd", "good"]
+    json.dumps([d.source_file for d in documents], ensure_ascii=False).encode()  # must not raise
+    told = {r.file: r.reason.text for r in rejected}
+    assert set(told) == {"gone.txt", "itself.txt", "sub/loop"}
+    assert "itself" in told["itself.txt"]
+    assert "linked folder" in told["sub/loop"]
+    assert all(source.stamp() for source in find_files(["."], tmp_path))
+
+
+def test_halves_of_characters_in_fields_do_not_stop_the_spool(tmp_path: Path) -> None:
+    row = (
+        '{"id": "a\\ud800", "authors": ["B\\udc00"], "licence": "\\ud800", "text": "' + LONG + '"}'
+    )
+    (tmp_path / "a.jsonl").write_text(row)
+    documents, rejected = read(tmp_path)
+    assert not rejected
+    assert documents[0].id == "a\\ud800"
+    assert canonical_json(to_row(documents[0]))
+
+
+def csv_rows(tmp_path: Path, data: str | bytes) -> list[dict[str, str] | str]:
+    path = tmp_path / "a.csv"
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return [r.text("en") if isinstance(r, Sentence) else r for _, r in tables.rows(path, Limits())]
+
+
+def test_csv_keeps_doubled_quotes_and_separators_inside_cells(tmp_path: Path) -> None:
+    text = 'He said; "yes", twice'
+    cell = '"' + text.replace('"', '""') + '"'
+    for mark in ",;|\t":
+        assert csv_rows(tmp_path, f"id{mark}text\n0{mark}{cell}\n") == [{"id": "0", "text": text}]
+    assert csv_rows(tmp_path, f"sep=;\nid;text\n0;{cell}\n") == [{"id": "0", "text": text}]
+
+
+def test_csv_tells_an_unclosed_quotation_mark_instead_of_swallowing_rows(tmp_path: Path) -> None:
+    (told,) = csv_rows(tmp_path, 'id,text\n1,"never closed\n2,next\n3,more\n')
+    assert "never closed" in str(told)
+    bad, good = csv_rows(tmp_path, 'id,text\n1,"He "said" so"\n2,next\n')
+    assert "doubled" in str(bad)
+    assert good == {"id": "2", "text": "next"}
+
+
+@pytest.mark.parametrize("before", [1, 3000])
+def test_csv_loses_one_row_to_a_byte_that_is_not_utf8(tmp_path: Path, before: int) -> None:
+    filler = f"0,{'größe ' * 70}\n".encode() * before  # the second case: beyond the first megabyte
+    found = csv_rows(tmp_path, b"id,text\n" + filler + b"1,bad \xff\n2,good \xc3\xa4\n")
+    assert len(found) == before + 2
+    assert found[-2] == "The row is not UTF-8 text."
+    assert found[-1] == {"id": "2", "text": "good ä"}
+
+
+def test_csv_in_windows_1252_says_so(tmp_path: Path) -> None:
+    document = one(tmp_path, "a.csv", f"id,text\n1,Größe {LONG}\n".encode("cp1252"))
+    assert document.text.startswith("Größe")
+    assert any("Windows-1252" in n.text("en") for n in document.notices)
+
+
+def test_damaged_utf8_is_not_read_as_windows_1252(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("Größe über Ähren. ".encode() * 50 + b"\xff" + LONG.encode())
+    documents, rejected = read(tmp_path)
+    assert not documents
+    assert "damaged at byte" in rejected[0].reason.text
+
+
+def test_broken_json_names_the_character_of_the_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "' + LONG + '"}\n{"text": x}\n')
+    _, rejected = read(tmp_path)
+    assert [(r.file, r.reason.text) for r in rejected] == [
+        ("a.jsonl:2", "The line is not valid JSON (character 10).")
+    ]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hauslm.base.errors import DataError
+from hauslm.data.check import Findings, check
 from hauslm.data.task import Task, TaskItem, answer_text, task_messages
 from hauslm.data.task_files import load_task
 from hauslm.embedded import TASKS
@@ -180,3 +181,36 @@ def test_real_tasks(
     assert len(found) == items and len({i.document for i in found}) == documents and not rejected
     assert len({i.id for i in found}) == items
     assert task_messages(task, found[0])
+
+
+def test_blank_labels_and_texts_are_rejected_and_blanks_around_labels_go(tmp_path: Path) -> None:
+    rows = [
+        {"text": "one", "label": "X "},
+        {"text": "two", "label": "  "},
+        {"text": None, "label": "X"},
+        {"text": 5, "label": "X"},
+    ]
+    task, items, rejected, _ = load(tmp_path, rows)
+    assert task.labels == ("X",) and len(items) == 1
+    assert [r.reason.text for r in rejected] == [
+        "The item has no label in 'label'.",
+        "The field 'text' is empty.",
+        "The field 'text' is not text.",
+    ]
+
+
+def test_empty_sentences_are_counted_and_a_sentence_needs_a_label(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "sentences": ["One.", "", "Two."], "labels": ["X ", "X", "Y"]},
+        {"id": "b", "sentences": ["One.", "Two."], "labels": ["X", ""]},
+    ]
+    task, items, rejected, notices = load(tmp_path, rows)
+    assert [i.label for i in items] == ["X", "Y"] and task.labels == ("X", "Y")
+    assert [r.reason.text for r in rejected] == ["A sentence has no label."]
+    assert "left out of the task: 1" in notices[-1].text("en")
+
+
+def test_a_task_of_one_label_is_told() -> None:
+    items = [TaskItem(str(n), str(n), "text", "X", split="train") for n in range(30)]
+    told = check(Findings({}, {}, [], {}, {}, {}), Task(labels=("X",)), items)
+    assert any("nothing to tell apart" in s.text("en") for s in told)

@@ -313,3 +313,37 @@ def test_the_record_goes_to_disk_and_back(prepared: Prepared, tmp_path: Path) ->
     result = judged(prepared, learned)
     result.save(tmp_path)
     assert Evaluation.load(tmp_path / "evaluation.json") == result
+
+
+def test_versions_of_one_work_count_once(prepared: Prepared) -> None:
+    for number in range(8):
+        for version in ("pdf", "xml"):
+            prepared.document(f"{version}{number}", f"A text about organ {number}. " * 20, "test")
+            prepared.documents[-1]["work"] = f"doi:10.1/{number}"
+    found = judged(prepared, fluent)
+    assert (found.n, found.documents) == (16, 8)
+    bits = next(d for d in found.differences if d.metric == "bits_per_byte")
+    assert bits.documents == 8
+    assert "count as 8 works" in notices(found)
+
+
+def test_a_glossary_with_a_mistake_stops_before_anything_is_measured(prepared: Prepared) -> None:
+    held_out(prepared)
+    with pytest.raises(DataError) as caught:
+        judged(prepared, fluent, "name: test\nevaluation:\n  glossary: none.yaml\n")
+    assert caught.value.code == "H345"
+    assert not (prepared.folder.work / "evaluate" / "items.jsonl").exists()
+
+
+def test_a_metric_of_one_document_is_told_and_one_label_leaves_no_tfidf(prepared: Prepared) -> None:
+    labelled(prepared)
+    for item in prepared.items:
+        item["label"] = "FRUIT" if item["split"] == "train" else item["label"]
+    prepared.document("d", "The windchest leaks. " * 40, "test")
+    prepared.folder.root.mkdir(parents=True, exist_ok=True)
+    (prepared.folder.root / "g.yaml").write_text("[windchest]\n", encoding="utf-8")
+    result = judged(prepared, learned, "name: test\nevaluation:\n  glossary: g.yaml\n")
+    told = notices(result)
+    assert "TF-IDF with logistic regression could not be fitted" in told
+    assert "in one document only" in told and "bits per byte of the terms" in told
+    assert not any(d.metric == "term_bits_per_byte" for d in result.differences)

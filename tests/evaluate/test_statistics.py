@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -173,3 +175,15 @@ def test_items_are_summed_by_document() -> None:
     assert table.tolist() == [[0, 1], [2, 2]]
     with pytest.raises(ValueError, match="unpaired"):
         compare(table, table[:1])
+
+
+def test_what_no_outcome_could_show_is_not_called_detectable() -> None:
+    few = compare(_counts([8, 7, 9, 8, 8]), _counts([2, 1, 2, 2, 1]))
+    assert few.p > 0.05 and few.detectable == np.inf  # 2 / 2^5 is the smallest p there is
+    same = compare(_counts([8] * 20), _counts([8] * 20))
+    assert same.value == 0 and same.detectable == np.inf  # nothing varied, so nothing is known
+    assert np.isfinite(compare(_counts(range(10)), _counts([5] * 10)).detectable)
+
+
+def _counts(hits: Iterable[int]) -> Array:
+    return np.array([[h, 10.0] for h in hits], dtype=np.float64)

@@ -6,6 +6,7 @@ After an intended change of wording: `HAUSLM_UPDATE_GOLDEN=1 pytest tests/report
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import re
@@ -216,3 +217,30 @@ def test_the_labs_script_trains_without_hauslm(tmp_path: Path) -> None:
     assert set(config["target_modules"]) == {"q_proj", "k_proj", "v_proj", "o_proj"}
     assert (config["bias"], config["task_type"]) == ("none", "CAUSAL_LM")
     assert (tmp_path / "adapter" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("width", [72, 80, 110])
+def test_a_terminal_cuts_no_figure_of_a_wide_table(width: int) -> None:
+    """Heads and long texts fold; figures that fit stay whole, and no column is left out."""
+    from rich.console import Console
+
+    from hauslm.report.blocks import Table
+    from hauslm.report.terminal import renderable
+
+    heads = [
+        "System",
+        "Gewinn gegenüber der Basis",
+        "Trefferquote",
+        "Makro-F1",
+        "Kalibrierungsfehler",
+    ]
+    rows = [["TF-IDF", "Trefferquote 0,100 (0,010 … 0,200)", "0,276", "0,086", "0,724"]]
+    table = Table(tuple(heads), tuple(map(tuple, rows)), align="llrrr")
+    console = Console(width=width, file=io.StringIO())
+    console.print(renderable([table]))
+    shown = console.file.getvalue()
+    assert all(len(line) <= width for line in shown.splitlines())
+    for figure in ("0,276", "0,086", "0,724", "TF-IDF"):
+        assert figure in shown
+    for letter_run in ("0,100", "Gewinn", "…"):
+        assert letter_run in shown

@@ -46,6 +46,8 @@ FIGURES: dict[str, Callable[[Any], Sentence]] = {
     ),
     "remaining_seconds": lambda v: say("{time} left", time=_span(v)),
     "remaining_s": lambda v: say("{time} left", time=_span(v or 0)),
+    "documents": lambda v: say("{value:,} documents", value=v),
+    "rejected": lambda v: say("{value:,} rejected", value=v),
     "failed": lambda v: say("{value:,} failed", value=v),
     "documents_per_hour": lambda v: say("{value:,.0f} articles/h", value=v),
     "planned_documents_per_hour": lambda v: say("planned {value:,.0f}", value=v),

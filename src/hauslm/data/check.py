@@ -256,6 +256,12 @@ def _task(task: Task, items: Sequence[TaskItem]) -> list[Sentence]:
                 minimum=MINIMUM_ITEMS_PER_LABEL, labels=rare[:8])
         )  # fmt: skip
     total = sum(counts.values())
+    if len(task.labels) == 1:
+        out.append(
+            say("Every item has the label {label}, so there is nothing to tell apart. Add items with other labels, or "
+                "check evaluation: task: label_field.", label=task.labels[0])
+        )  # fmt: skip
+        return out
     if total and counts and max(counts.values()) / total > 0.8:
         label = counts.most_common(1)[0][0]
         out.append(

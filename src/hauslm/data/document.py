@@ -156,6 +156,11 @@ def hidden_characters(text: str) -> int:
     return sum(1 for c in _INVISIBLE_ONE.findall(text) if c not in "\u00ad\ufeff")
 
 
+def encodable(text: str) -> str:
+    """The text with halves of characters spelt out; JSON and file names can hold them, UTF-8 cannot."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 _DOI = re.compile(r"10\.\d{4,9}/[^\s\"'<>]+", re.IGNORECASE)
 
 

@@ -10,6 +10,7 @@ is that of the sorted paths regardless.
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import stat
@@ -28,6 +29,7 @@ from hauslm.data.document import (
     Limits,
     Refusal,
     UnreadableError,
+    encodable,
 )
 from hauslm.data.hidden import with_hidden
 from hauslm.data.language import detect
@@ -49,6 +51,14 @@ class Source:
     shown: str
     named: bool
 
+    def stamp(self) -> list[str | int]:
+        """Name, size in bytes and time in ns: what changes with the file. A link to nowhere has neither."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return [self.shown, -1, -1]
+        return [self.shown, status.st_size, status.st_mtime_ns]
+
 
 def find_files(paths: Sequence[str], root: Path) -> list[Source]:
     """The files that files, folders and globs stand for, sorted, each once.
@@ -58,7 +68,8 @@ def find_files(paths: Sequence[str], root: Path) -> list[Source]:
     found: dict[Path, Source] = {}
     for text in paths:
         for path, named in _expand(text, root):
-            resolved = path.resolve()
+            # Not `Path.resolve`, which raises for a link that leads to itself.
+            resolved = Path(os.path.realpath(path))
             if resolved not in found or named:
                 found[resolved] = Source(path, _shown(path, root), named)
     return sorted(found.values(), key=lambda s: s.shown)
@@ -85,10 +96,12 @@ def _expand(text: str, root: Path) -> list[tuple[Path, bool]]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder, sorted; hidden ones and linked folders are not entered."""
+    """Files below a folder, sorted; hidden ones are left out. A linked folder is not entered, because it may
+    lead back here; it is given like a file, so that its refusal is told."""
     for current, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(files):
+        linked = [f for f in folders if (Path(current) / f).is_symlink()]
+        for name in sorted([*files, *linked]):
             if not name.startswith("."):
                 yield Path(current) / name
 
@@ -96,7 +109,11 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _shown(path: Path, root: Path) -> str:
     absolute = Path(os.path.normpath(path))
     base = root.resolve()
-    return absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else str(absolute)
+    shown = (
+        absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else str(absolute)
+    )
+    # A name of bytes that are not UTF-8 could not be written into any record as it is.
+    return os.fsencode(shown).decode("utf-8", "backslashreplace")
 
 
 def read_documents(
@@ -216,9 +233,7 @@ def _one_file(source: Source, limits: Limits) -> Iterator[Document | Refusal]:
     except (MemoryError, RecursionError):
         yield Refusal(say("The file is nested too deeply or too large to be read."))
     except OSError as error:
-        yield Refusal(
-            say("The file cannot be opened: {reason}.", reason=error.strerror or str(error))
-        )
+        yield Refusal(_not_opened(error))
     except Exception as error:  # a reader met something nobody foresaw: this file only
         yield Refusal(
             say(
@@ -229,8 +244,23 @@ def _one_file(source: Source, limits: Limits) -> Iterator[Document | Refusal]:
         )
 
 
+def _not_opened(error: OSError) -> Sentence:
+    """Why a file could not be opened: the usual causes in words, the rest as the system says it."""
+    if error.errno == errno.ELOOP:
+        return say("The file is a link that leads to itself.")
+    if error.errno == errno.ENOENT:
+        return say("The file is not there, or a link to one that is not there.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return say("The file may not be read by you.")
+    return say("The file cannot be opened: {reason}.", reason=error.strerror or str(error))
+
+
 def _reader(source: Source) -> Reader | Sentence:
     mode = source.path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        return say(
+            "This is a linked folder, which is not entered; name it under documents: paths to use it."
+        )
     if not stat.S_ISREG(mode):
         return say("This is not an ordinary file.")
     stem = source.path.stem.lower()
@@ -250,12 +280,15 @@ def _reader(source: Source) -> Reader | Sentence:
 
 def _finish(document: Document, source: Source, seen: Counter[str]) -> Document:
     """Unique id, source file, language and hash."""
-    seen[document.id] += 1
-    unique = document.id if seen[document.id] == 1 else f"{document.id}#{seen[document.id]}"
+    id_ = encodable(document.id)
+    seen[id_] += 1
+    unique = id_ if seen[id_] == 1 else f"{id_}#{seen[id_]}"
     named = replace(
         document,
         id=unique,
-        title=document.title or unique,
+        title=encodable(document.title) or unique,
+        licence=encodable(document.licence),
+        doi=encodable(document.doi),
         source_file=source.shown,
         language=document.language
         if document.language not in ("", UNKNOWN_LANGUAGE)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hauslm.base.files import canonical_json, disk_error
-from hauslm.data.document import Document, Section
+from hauslm.data.document import Document, Section, encodable
 
 
 class Shard(NamedTuple):
@@ -44,7 +44,7 @@ def to_row(document: Document) -> dict[str, Any]:
         "text": document.text,
         "sections": [{"title": s.title, "start": s.start, "end": s.end} for s in document.sections],
         "messages": [dict(m) for m in document.messages],
-        "authors": [str(a) for a in document.metadata.get("authors", []) or []][:50]
+        "authors": [encodable(str(a)) for a in document.metadata.get("authors", []) or []][:50]
         if isinstance(document.metadata.get("authors"), (list, tuple))
         else [],
         "hidden": {k: int(document.metadata[k]) for k in _FLAGS if document.metadata.get(k)},

@@ -78,6 +78,7 @@ class _Loader:
         self.notices: list[Sentence] = []
         self._seen: Counter[str] = Counter()
         self._assumed: set[str] = set()
+        self._empty = 0  # sentences without a word
         self._sequence = False
         self._label_list = False
         self._rows_of: dict[str, list[str]] = {}  # document -> rows of sentences that name it
@@ -101,18 +102,22 @@ class _Loader:
     def _row(self, row: dict[str, Any], number: str, split: str) -> Sentence | None:
         text = self._field(row, self.section.text_field, ("sentences", "sentence", "content"))
         label = self._field(row, self.section.label_field, ("labels", "entities", "class"))
+        if text is None and self.section.text_field in row:
+            return say("The field '{field}' is empty.", field=self.section.text_field)
         if text is None:
             return say(
                 "There is no field '{field}'; the fields are {fields}.",
                 field=self.section.text_field,
                 fields=", ".join(sorted(map(str, row))[:12]),
             )
-        if label is None or label == "":
+        if label is None or (isinstance(label, str) and not label.strip()):
             return say("The item has no label in '{field}'.", field=self.section.label_field)
         document = self._document(row, number, sentences=isinstance(text, list))
         if isinstance(text, list):
             return self._sentences(row, document, text, label, split, number)
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str):
+            return say("The field '{field}' is not text.", field=self.section.text_field)
+        if not text.strip():
             return say("The field '{field}' is empty.", field=self.section.text_field)
         return self._single(row, document, text, label, split, number)
 
@@ -195,12 +200,16 @@ class _Loader:
             isinstance(v, (str, int)) for v in labels
         ):
             return say("Sentences and labels must be texts.")
+        labels = [str(v).strip() for v in labels]
+        if not all(labels):
+            return say("A sentence has no label.")
         self._sequence = True
         self._rows_of.setdefault(document, []).append(number)
         language = self._language(row, " ".join(texts))
         facts = self._facts(row)
         for index, (text, label) in enumerate(zip(texts, labels, strict=True)):
             if not text.strip():
+                self._empty += 1
                 continue
             extra = {**facts, "row": number}
             if index:
@@ -212,7 +221,7 @@ class _Loader:
                     id=f"{document}-s{index + 1:03d}",
                     document=document,
                     text=one_line(text),
-                    label=str(label),
+                    label=label,
                     position=index / (len(texts) - 1) if len(texts) > 1 else 0.0,
                     split=split,
                     language=language,
@@ -310,6 +319,10 @@ class _Loader:
 
     def finish(self) -> tuple[Task, list[TaskItem], list[Rejected], list[Sentence]]:
         items = self._rows_as_documents()
+        if self._empty:
+            self.notices.append(
+                say("Empty sentences that were left out of the task: {count:,}.", count=self._empty)
+            )
         if not self._sequence and self.section.kind == CLASSIFICATION:
             items, self._sequence = _with_neighbours(items)
         found = sorted({label for item in items for label in _labels_of(item)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,21 @@ SCAN_CHARACTERS = 2_000_000_000  # training text searched for wording of test do
 
 @dataclass(frozen=True)
 class Text:
-    """One document of the prepared corpus."""
+    """One document of the prepared corpus.
+
+    `work` is shared by versions of one work (an article as PDF and as XML); "" outside a corpus.
+    """
 
     id: str
     title: str
     language: str
     text: str
+    work: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What counts once in the statistics: the work, where it is known."""
+        return self.work or self.id
 
 
 @dataclass
@@ -70,7 +79,7 @@ def stream(path: Path, split: str) -> Iterator[Text]:
             if row.get("split") == split and str(row.get("text", "")).strip():
                 yield Text(
                     str(row["id"]), str(row.get("title") or row["id"]),
-                    str(row.get("language", "")), str(row["text"]),
+                    str(row.get("language", "")), str(row["text"]), str(row.get("work", "")),
                 )  # fmt: skip
 
 
@@ -92,6 +101,16 @@ def _by_hash(
 def held_out(path: Path, most: int) -> Texts:
     """Test documents, at most `most`, chosen by the hash of their name and in the order of their id."""
     texts = Texts(*_by_hash(path, "test", most))
+    works = {t.unit for t in texts.test}
+    if len(works) < len(texts.test):
+        texts.notices.append(
+            say(
+                "Among the {documents:,} held-out documents are versions of the same work; in the "
+                "statistics they count as {works:,} works.",
+                documents=len(texts.test),
+                works=len(works),
+            )
+        )
     if texts.available > len(texts.test):
         texts.notices.append(
             say(
@@ -102,6 +121,12 @@ def held_out(path: Path, most: int) -> Texts:
             )
         )
     return texts
+
+
+def units(texts: Texts, documents: Iterable[str]) -> frozenset[str]:
+    """The names of documents with those of their works: the statistics know held-out text by its work."""
+    names = frozenset(documents)
+    return names | {t.unit for t in texts.test if t.id in names}
 
 
 def sampled_train(path: Path) -> list[Text]:

@@ -124,6 +124,7 @@ class Occurrence:
     form: str
     after: str
     forbidden: tuple[str, ...]
+    work: str  # what counts once in the statistics
 
 
 def occurrences(texts: Sequence[Text], terms: Sequence[Term]) -> list[Occurrence]:
@@ -152,14 +153,14 @@ def _occurrence(text: Text, term: Term, start: int, end: int) -> Occurrence:
     cut = start - 1 if text.text[start - 1].isspace() else start
     return Occurrence(
         text.id, term.id, text.text[first:cut], text.text[cut:end], text.text[end:last],
-        tuple(text.text[cut:start] + f for f in term.forbidden),
+        tuple(text.text[cut:start] + f for f in term.forbidden), text.unit,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Terms:
     """Results of all places: per place (bits, bytes), (greedy, 1), and (chosen, 1) where there is a
-    forbidden form; with the documents they stand in."""
+    forbidden form; with the works they stand in."""
 
     documents: tuple[str, ...]
     bits: tuple[Row, ...]
@@ -196,10 +197,10 @@ def term_scores(ledger: Ledger, system: System, places: Sequence[Occurrence]) ->
     scores = ledger.score(system, units, title)
     with_choice = [(p, s) for p, s in zip(places, scores, strict=True) if p.forbidden]
     return Terms(
-        documents=tuple(p.document for p in places),
+        documents=tuple(p.work for p in places),
         bits=tuple((-s[0].logprob / math.log(2), float(s[0].bytes)) for s in scores),
         written=tuple((float(s[0].greedy), 1.0) for s in scores),
-        choice_documents=tuple(p.document for p, _ in with_choice),
+        choice_documents=tuple(p.work for p, _ in with_choice),
         chosen=tuple((float(_prefers_term(s)), 1.0) for _, s in with_choice),
     )
 

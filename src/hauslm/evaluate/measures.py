@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -84,7 +85,7 @@ def differences(
             p=c.p,
             p_holm=c.p_holm,
             documents=c.documents,
-            detectable=c.detectable,
+            detectable=c.detectable if math.isfinite(c.detectable) else None,
             higher_is_better=c.higher_is_better,
         )
         for (system, other), comparisons in families.items()

@@ -15,7 +15,7 @@ from hauslm.base.errors import DataError
 from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Progress, Silent
 from hauslm.base.words import Sentence, say
-from hauslm.data.glossary import load_glossary
+from hauslm.data.glossary import Term, load_glossary
 from hauslm.data.task import EXTRACTION, Task
 from hauslm.evaluate import (
     cost,
@@ -30,7 +30,7 @@ from hauslm.evaluate import (
     verdict,
 )
 from hauslm.evaluate import task as asking
-from hauslm.evaluate.baselines import Baseline, baselines, sampled
+from hauslm.evaluate.baselines import TFIDF, Baseline, baselines, sampled
 from hauslm.evaluate.cloud import Prices, cloud_model, prices
 from hauslm.evaluate.ledger import Ledger, Meter, Question, System, Unit
 from hauslm.evaluate.measures import Measure, differences, family
@@ -57,10 +57,13 @@ def evaluate(
     """
     progress = progress or Silent()
     lm_eval.need(scenario)
+    # Before any model answers: a mistake in the glossary must not cost the measuring before it.
+    name = scenario.evaluation.glossary
+    glossary = load_glossary(folder.root / name) if name else None
     priced = prices(scenario) if scenario.evaluation.cloud.endpoint else None
     compared = systems(scenario, folder, run, model, cloud or cloud_model(scenario))
     with Ledger(folder.work / "evaluate" / "items.jsonl", progress) as ledger:
-        work = _Work(scenario, folder, corpus, run, compared, ledger, priced)
+        work = _Work(scenario, folder, corpus, run, compared, ledger, priced, glossary)
         result = work.record()
         ledger.forget_unused()
     return result
@@ -89,6 +92,7 @@ class _Work:
     systems: Systems
     ledger: Ledger
     prices: Prices | None = None  # of the cloud model
+    glossary: list[Term] | None = None  # the team's; None: terms are mined
     notices: list[Sentence] = field(default_factory=list)
     private: dict[str, Any] = field(default_factory=dict)  # names documents; not for sharing
 
@@ -112,7 +116,7 @@ class _Work:
                 where=str(prepared),
                 next_step=say("Raise documents.test_share, or add documents, and prepare again."),
             )
-        leaked = self._leaks(documents, texts, trial)
+        leaked = inputs.units(texts, self._leaks(documents, texts, trial))
         train = inputs.sampled_train(documents)
         result = self._task(trial) if trial else None
         measures = list(result.measures) if result else []
@@ -200,6 +204,13 @@ class _Work:
             self.notices.append(
                 say("There are no training items, so no baselines could be fitted.")
             )
+        elif trial.task.kind != EXTRACTION and TFIDF not in {b.name for b in made}:
+            self.notices.append(
+                say(
+                    "TF-IDF with logistic regression could not be fitted: the training items have one label "
+                    "only, or no words."
+                )
+            )
         if (partly := sampled(trial.train)) is not None:
             self.notices.append(partly)
         golds = [asking.gold(trial.task, i) for i in trial.test]
@@ -247,26 +258,24 @@ class _Work:
         return found
 
     def _language(self, texts: inputs.Texts) -> list[Measure]:
-        measure = Measure("bits_per_byte", [t.id for t in texts.test], higher_is_better=False)
+        measure = Measure("bits_per_byte", [t.unit for t in texts.test], higher_is_better=False)
         for system in self.systems.local:
             measure.rows[system.name] = language.bits_and_bytes(self.ledger, system, texts.test)
         return [measure]
 
     def _terms(self, texts: inputs.Texts, train: Sequence[inputs.Text]) -> list[Measure]:
         """Terms of the glossary, else words mined from the training documents."""
-        name = self.scenario.evaluation.glossary
-        if name:
-            known = load_glossary(self.folder.root / name)
-        else:
+        known = self.glossary
+        if known is None:
             general = [t for code in forgetting.LANGUAGES for t in forgetting.general_texts(code)]
             known = terms.mined(train, general)
         places, available = language.chosen_occurrences(texts.test, known)
         self.private["terms"] = {
-            "source": "glossary" if name else "mined", "known": len(known),
+            "source": "mined" if self.glossary is None else "glossary", "known": len(known),
             "places": available, "used": len(places),
         }  # fmt: skip
         if not places:
-            if name:
+            if self.glossary is not None:
                 self.notices.append(
                     say("No term of the glossary stands in the held-out documents.")
                 )
@@ -330,7 +339,16 @@ class _Work:
         self.notices += verdict.secondary(against_base, headline.name)
         self.notices += verdict.about_forgetting(lost)
         self.notices += verdict.about_memorisation(kept)
-        if all(c.value == 0 for c in against_base.values()):
+        alone = [n for n, c in against_base.items() if c.documents < 2 and n != headline.name]
+        if alone:
+            self.notices.append(
+                say(
+                    "Measured in one document only and therefore without an interval: {metrics}.",
+                    metrics=[verdict.METRIC_NAMES.get(n, n) for n in alone],
+                )
+            )
+        moved = lost.get("measured") and any(lost[f"difference_{c}"] for c in forgetting.LANGUAGES)
+        if all(c.value == 0 for c in against_base.values()) and not moved:
             self.notices.append(
                 say(
                     "Base and adapter agree in every figure: the adapter changes nothing, as if it had "

@@ -14,7 +14,8 @@ method serves accuracy, macro-F1, entity F1 and bits per byte alike:
   arXiv 2411.00640, section 3, recommends clustered errors of paired differences;
 - p: sign-flip test, the two systems change places in whole documents; all 2^D flips are counted for
   few documents, seeded ones otherwise;
-- detectable: the difference that a study of this size finds with 80 % power;
+- detectable: the difference that a study of this size finds with 80 % power; infinite where no outcome
+  could have counted as shown (too few documents) or where nothing varied, so that nothing is known;
 - Holm (1979) for several metrics or several adapters.
 
 D documents, K sufficient statistics, F flips. Randomness comes from the seed alone.
@@ -97,12 +98,13 @@ def compare(
     spread = without - without.mean()
     error = float(np.sqrt((documents - 1) / documents * np.sum(spread**2)))
     t_interval, t_power = _quantiles(documents - 1)
+    untold = documents < FEWEST_DOCUMENTS or (error == 0 and value == 0)
     return Comparison(
         value=value,
         low=value - t_interval * error,
         high=value + t_interval * error,
         p=sign_flip_p(system, other, metric, seed=seed),
-        detectable=(t_interval + t_power) * error,
+        detectable=np.inf if untold else (t_interval + t_power) * error,
         documents=documents,
         higher_is_better=higher_is_better,
     )

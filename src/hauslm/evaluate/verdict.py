@@ -8,6 +8,7 @@ label occurs has not learned the task.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,13 @@ def _no_evidence(metric: str, c: Comparison) -> Sentence:
             "documents.",
             metric=METRIC_NAMES.get(metric, metric),
             documents=c.documents,
+        )
+    if not math.isfinite(c.detectable):
+        return say(
+            "No demonstrable gain: the adapter changes {metric} by {value:.3f} (95 % interval {low:.3f} "
+            "to {high:.3f}, {documents:,} documents). {why}",
+            **_figures(metric, c),
+            why=why_no_evidence(c),
         )
     return say(
         "No demonstrable gain: the adapter changes {metric} by {value:.3f} (95 % interval {low:.3f} to "

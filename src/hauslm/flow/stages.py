@@ -12,6 +12,7 @@ those that build on it run again, nothing else.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,10 @@ def expected_inputs(project: Project, stage: Stage) -> dict[str, str]:
     for record in stage.needs:
         path = project.folder.record(record)
         inputs[f"records/{record}.json"] = files.sha256_file(path) if path.is_file() else "missing"
+    glossary = project.scenario.evaluation.glossary
+    if stage.name == "evaluate" and glossary:
+        path = project.folder.root / glossary
+        inputs["glossary"] = files.sha256_file(path) if path.is_file() else "missing"
     if stage.documents:
         inputs["documents"] = _documents_hash(project, stage.documents)
     return inputs
@@ -133,14 +138,23 @@ def _documents_hash(project: Project, dotted: str) -> str:
     lines = []
     for path in files_below(project.folder.root, paths):
         stat = path.stat()
-        key, stamp = str(path), [stat.st_size, stat.st_mtime_ns]
+        key, stamp = _encodable(str(path)), [stat.st_size, stat.st_mtime_ns]
         known = cache.get(key)
-        digest = known[2] if known and known[:2] == stamp else files.sha256_file(path)
-        fresh[key] = [*stamp, digest]
-        lines.append(f"{project.folder.relative(path)}\0{digest}\n")
+        try:
+            digest = known[2] if known and known[:2] == stamp else files.sha256_file(path)
+        except OSError:  # the stage itself tells which file it could not read
+            digest = "unreadable"
+        else:
+            fresh[key] = [*stamp, digest]
+        lines.append(f"{_encodable(project.folder.relative(path))}\0{digest}\n")
     if fresh and any(cache.get(k) != v for k, v in fresh.items()):
         files.write_json(cache_file, cache | fresh)
     return files.sha256_bytes("".join(sorted(lines)).encode())
+
+
+def _encodable(name: str) -> str:
+    """The name of a file as UTF-8 can hold it; on Linux a name may be any bytes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def files_below(root: Path, paths: list[str]) -> list[Path]:

@@ -21,7 +21,8 @@ from hauslm.report.blocks import (
 )
 
 BAR_WIDTH = 56
-UNFOLDED_WIDTH = 26
+UNFOLDED_WIDTH = 26  # characters; columns of shorter cells do not fold
+LONG_COLUMN_WIDTH = 20  # the least that a column of long texts is left
 
 
 def render(record: Any, language: str | None = None) -> Any:
@@ -62,9 +63,9 @@ def _one(block: Block) -> Any:
         case Bullets(items):
             return Padding(Styled("\n".join(f"• {i}" for i in items)), (0, 0, 0, 1))
         case Table():
-            return _table(block)
+            return _Fitted(block)
         case Figure():
-            return _table(block.table)
+            return _Fitted(block.table)
         case Code(_, text):
             return Styled(text)
         case Callout(kind, text):
@@ -81,7 +82,17 @@ def _one(block: Block) -> Any:
     raise TypeError(type(block))
 
 
-def _table(block: Table) -> Any:
+class _Fitted:
+    """A table as wide as the terminal lets it be: heads fold before figures, and nothing is cut off."""
+
+    def __init__(self, block: Table) -> None:
+        self.block = block
+
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        yield _table(self.block, options.max_width)
+
+
+def _table(block: Table, width: int) -> Any:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text as Styled
@@ -89,12 +100,10 @@ def _table(block: Table) -> Any:
     made = RichTable(
         box=box.SIMPLE_HEAD, caption=block.caption or None, caption_justify="left", pad_edge=False
     )
-    for index, head in enumerate(block.headers):
+    for index, (head, room) in enumerate(zip(block.headers, _widths(block, width), strict=True)):
         right = index < len(block.align) and block.align[index] == "r"
-        # Ids and figures stay whole; long texts fold.
-        short = max((len(r[index]) for r in block.rows), default=0) <= UNFOLDED_WIDTH
         made.add_column(
-            Styled(head), justify="right" if right else "left", overflow="fold", no_wrap=short
+            Styled(head), justify="right" if right else "left", overflow="fold", width=room
         )
     for index, row in enumerate(block.rows):
         chosen = index == block.marked
@@ -103,6 +112,41 @@ def _table(block: Table) -> Any:
             cells[0] = Styled("✔ ") + cells[0]
         made.add_row(*cells, style="bold green" if chosen else "")
     return made
+
+
+def _widths(block: Table, width: int) -> list[int | None]:
+    """Characters per column; None where rich may choose, in columns of long texts.
+
+    Ids and figures stay whole as long as they fit: first the heads fold between words, then inside
+    words; only then do the widest cells fold.
+    """
+    from rich.cells import cell_len
+
+    cells = [
+        max(
+            (
+                cell_len(row[i]) + 2 * (i == 0 and n == block.marked)
+                for n, row in enumerate(block.rows)
+            ),
+            default=0,
+        )
+        for i in range(len(block.headers))
+    ]
+    short = [i for i, n in enumerate(cells) if n <= UNFOLDED_WIDTH]
+    heads = [cell_len(h) for h in block.headers]
+    words = [max(map(cell_len, h.split()), default=0) for h in block.headers]
+    room = [max(c, h) for c, h in zip(cells, heads, strict=True)]
+    free = len(cells) - len(short)
+    most = (
+        width - 3 * len(cells) + 1 - free * LONG_COLUMN_WIDTH
+    )  # three blanks between columns, two edges
+    for floor in ([max(c, w) for c, w in zip(cells, words, strict=True)], cells, [1] * len(cells)):
+        while sum(room[i] for i in short) > most:
+            widest = max(short, key=lambda i: (room[i] > floor[i], room[i]))
+            if room[widest] <= floor[widest]:
+                break
+            room[widest] -= 1
+    return [room[i] if i in short else None for i in range(len(cells))]
 
 
 def memory_bar(plan: Any) -> Any:

@@ -223,7 +223,15 @@ def _notices(
         )
     if isinstance(canary, Sentence):
         notices.append(say("The bundle carries no canary: {reason}", reason=canary))
-    if evaluation is not None and evaluation.memorisation.get("passed") is False:
+    kept = {} if evaluation is None else evaluation.memorisation
+    exceeded = kept.get("spans") or kept.get("canaries_memorised")
+    if kept.get("passed") is False and not exceeded:
+        notices.append(
+            say(
+                "Memorisation could not be measured, so nothing shows that the adapter keeps training text to itself; do not pass it on before counsel agrees."
+            )
+        )
+    elif kept.get("passed") is False:
         notices.append(
             say(
                 "The memorisation limit is exceeded: the adapter can repeat training text, so do not pass it on before counsel agrees."

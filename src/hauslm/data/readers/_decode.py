@@ -60,6 +60,10 @@ def decode(raw: bytes) -> tuple[str, Sentence | None]:
         return raw.decode("utf-8"), None
     except UnicodeDecodeError as error:
         position = error.start
+    if damaged_utf8(raw):  # as Windows-1252 its umlauts would turn into two characters each
+        raise UnreadableError(
+            say("The file is UTF-8 text that is damaged at byte {position:,}.", position=position)
+        )
     try:
         text = raw.decode("cp1252")
     except UnicodeDecodeError:
@@ -74,3 +78,10 @@ def decode(raw: bytes) -> tuple[str, Sentence | None]:
     return text, say(
         "Read as Windows-1252 because it is not UTF-8 (byte {position:,}).", position=position
     )
+
+
+def damaged_utf8(raw: bytes) -> bool:
+    """Whether bytes that are not UTF-8 are so only here and there: more characters fit than do not."""
+    text = raw.decode("utf-8", "surrogateescape")
+    unfit = sum("\udc80" <= c <= "\udcff" for c in text)
+    return 0 < unfit < sum(c > "\x7f" for c in text) - unfit

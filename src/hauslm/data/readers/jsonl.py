@@ -92,7 +92,9 @@ def _object(line: bytes, number: int) -> dict[str, Any] | Sentence:
         row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
         return say("The line is not UTF-8 text (byte {position:,}).", position=error.start)
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, or an integer that is too long
+    except json.JSONDecodeError as error:
+        return say("The line is not valid JSON (character {position:,}).", position=error.pos + 1)
+    except (ValueError, RecursionError) as error:  # for instance an integer that is too long
         return say("The line is not valid JSON: {reason}.", reason=str(error)[:120])
     if not isinstance(row, dict):
         return say("The line is not a JSON object.")

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from hauslm.base.words import say
+from collections.abc import Mapping
+
+from hauslm.base.words import Sentence, say
 from hauslm.records import Corpus
 from hauslm.report import plots
 from hauslm.report.blocks import Writer
 
 SHOWN_REJECTED = 12
+UNKNOWN = {"unknown": say("unknown")}
+RIGHTS = {
+    **UNKNOWN,
+    "open": say("open"),
+    "own": say("own"),
+    "sa": say("share alike"),
+    "nc": say("non-commercial"),
+    "nd": say("no derivatives"),
+    "nc+nd": say("non-commercial, no derivatives"),
+    "nc+sa": say("non-commercial, share alike"),
+    "restricted": say("restricted"),
+    "conflicting": say("contradicting itself"),
+}  # the names of `data.rights.CLASSES`
 
 
 def write(w: Writer, corpus: Corpus) -> None:
@@ -56,10 +71,15 @@ def write(w: Writer, corpus: Corpus) -> None:
             table,
         )
     facts = [
-        w.t(say("Languages: {list}", list=_counts(w, documents.by_language))),
+        w.t(say("Languages: {list}", list=_counts(w, documents.by_language, UNKNOWN))),
         w.t(say("Formats: {list}", list=_counts(w, documents.by_format))),
-        w.t(say("Rights: {list}", list=_counts(w, corpus.rights))),
-        w.t(say("Near-duplicate pairs: {count}", count=len(corpus.duplicates))),
+        w.t(say("Rights: {list}", list=_counts(w, corpus.rights, RIGHTS))),
+        w.t(
+            say(
+                "Pairs of documents with the same or nearly the same text: {count:,}",
+                count=len(corpus.duplicates),
+            )
+        ),
         w.t(
             say(
                 "13-grams of the test that also stand in training: {share:.2%}",
@@ -92,8 +112,8 @@ def write(w: Writer, corpus: Corpus) -> None:
         w.callout("note", notice)
 
 
-def _counts(w: Writer, counts: dict[str, int]) -> str:
-    return (
-        ", ".join(f"{k} {w.number(v)}" for k, v in sorted(counts.items(), key=lambda i: -i[1]))
-        or "–"
-    )
+def _counts(w: Writer, counts: dict[str, int], names: Mapping[str, Sentence] | None = None) -> str:
+    """The counts, most first, each with its name in the reader's language where it has one."""
+    named = {k: w.t(names[k]) if names and k in names else k for k in counts}
+    parts = [f"{named[k]} {w.number(v)}" for k, v in sorted(counts.items(), key=lambda i: -i[1])]
+    return ", ".join(parts) or "–"

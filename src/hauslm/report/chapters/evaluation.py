@@ -127,7 +127,7 @@ def _differences(w: Writer, evaluation: Evaluation) -> None:
                 w.number(d.value, ".3f"),
                 f"{w.number(d.low, '.3f')} … {w.number(d.high, '.3f')}",
                 w.number(p, ".3f"),
-                w.number(d.detectable, ".3f"),
+                "–" if d.detectable is None else w.number(d.detectable, ".3f"),
             )
         )
     table = w.make_table(
@@ -276,9 +276,13 @@ def _harness(w: Writer, evaluation: Evaluation) -> None:
 
 
 def _price(w: Writer, evaluation: Evaluation) -> None:
+    kept = evaluation.memorisation
+    if kept.get("spans") == 0:  # no passage was asked: rates of none are no figures
+        idle = {"passed"} if not kept.get("canaries_memorised") else set()
+        kept = {k: v for k, v in kept.items() if not k.startswith("exact_") and k not in idle}
     rows = [
         *_flat(w, evaluation.forgetting, say("Forgetting")),
-        *_flat(w, evaluation.memorisation, say("Memorisation")),
+        *_flat(w, kept, say("Memorisation")),
     ]
     if rows:
         w.heading(say("What the adapter lost and kept"), 3)
