@@ -42,7 +42,7 @@ from hauslm.catalog.local import base_of
 from hauslm.data import placing, workers
 from hauslm.data.build import Job, deal_shard, examples_of_items, part
 from hauslm.data.gather import Gathered, gather
-from hauslm.data.reading import find_files
+from hauslm.data.reading import Source, find_files
 from hauslm.data.shards import ShardWork
 from hauslm.data.split import SPLITS, TRAIN, Assignment
 from hauslm.data.spool import placed_lines, read_shard
@@ -194,10 +194,7 @@ class _Preparation:
 
     def _key(self) -> str:
         """Everything the prepared files depend on."""
-        files = []
-        for path in self._sources():
-            status = path.stat()
-            files.append([str(path), status.st_size, status.st_mtime_ns])
+        files = [source.stamp() for source in self._sources()]
         section = self.scenario.evaluation.task
         names = [n for n in (section.file, section.train_file, section.test_file) if n]
         training = self.scenario.training
@@ -214,12 +211,12 @@ class _Preparation:
         }
         return sha256_bytes(canonical_json(value))
 
-    def _sources(self) -> list[Path]:
+    def _sources(self) -> list[Source]:
         """The document files; none if the default folder is absent and there is a task."""
         section = self.scenario.evaluation.task
         default = type(self.scenario.documents)().paths
         try:
-            return [s.path for s in find_files(self.scenario.documents.paths, self.folder.root)]
+            return find_files(self.scenario.documents.paths, self.folder.root)
         except DataError:
             if (section.file or section.train_file) and self.scenario.documents.paths == default:
                 return []
@@ -228,7 +225,8 @@ class _Preparation:
     def _likely_text(self) -> int:
         """Bytes of the files whose bytes are mostly text."""
         pages = (".pdf", ".docx")
-        return sum(p.stat().st_size for p in self._sources() if p.suffix.lower() not in pages)
+        texts = (s for s in self._sources() if s.path.suffix.lower() not in pages)
+        return sum(max(0, s.bytes) for s in texts)
 
     # -------------------------------------------------------------- the steps
 

@@ -51,6 +51,11 @@ class Source:
     shown: str
     named: bool
 
+    @property
+    def bytes(self) -> int:
+        """Size of the file; -1 for a link to nowhere."""
+        return int(self.stamp()[1])
+
     def stamp(self) -> list[str | int]:
         """Name, size in bytes and time in ns: what changes with the file. A link to nowhere has neither."""
         try:
