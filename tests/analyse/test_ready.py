@@ -37,12 +37,10 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"json_schema": {"type": "string"}}, {}, "H831"),
         ({}, {"workers": 2}, "H844"),
         ({"max_documents": 3}, {"part": Part.parse("1/2")}, "H840"),
-        ({}, {"engine": "ray"}, "H841"),
-        ({"spread": "ray"}, {}, "H841"),
     ],
 )
 def test_what_cannot_end_well(
-    analysis: dict[str, Any], options: Mapping[str, Any], code: str, no_ray: None
+    analysis: dict[str, Any], options: Mapping[str, Any], code: str
 ) -> None:
     with pytest.raises(HauslmError) as caught:
         ready(scenario(**analysis), **options)
@@ -61,7 +59,13 @@ def test_it_is_told_before_the_stages_before(tmp_path: Path, no_ray: None) -> No
     with pytest.raises(UsageError) as caught:
         run_stage(project, "analyse")
     assert caught.value.code == "H830"
-    with pytest.raises(HauslmError) as missing:
-        flow.sweep(project)
-    assert missing.value.code == "H841" and missing.value.exit_code == 5
+    (tmp_path / "hauslm.yaml").write_text("name: x\nmodel: embedded\n", encoding="utf-8")
+    project = flow.Project.load(tmp_path)
+    for needs_ray in (
+        lambda: flow.sweep(project),
+        lambda: run_stage(project, "analyse", options={"engine": "ray"}),
+    ):
+        with pytest.raises(HauslmError) as missing:
+            needs_ray()
+        assert missing.value.code == "H841" and missing.value.exit_code == 5
     assert not (tmp_path / "records").exists()

@@ -22,14 +22,10 @@ def ready(
     ray_address: str = "",
 ) -> Scenario:
     """The scenario as the command line changes it. What could not end well is said here, without a
-    model and before anything that the analysis builds on is made: H830-H831, H840, H841, H844."""
+    model and before anything that the analysis builds on is made: H830-H831, H840, H844."""
     scenario = _with_engine(scenario, engine)
     _refuse_contradictions(scenario, part, workers, ray_address)
     for_project(scenario)
-    if scenario.analysis.spread == "ray":
-        from hauslm.lm.workers import need_ray
-
-        need_ray()
     return scenario
 
 

@@ -21,11 +21,12 @@ from hauslm.analyse.journal import RowJournal
 from hauslm.analyse.output import RowWriter
 from hauslm.analyse.parts import WHOLE, Part, Place
 from hauslm.analyse.ready import ready
+from hauslm.analyse.runner import why
 from hauslm.analyse.sections import MOST_QUOTES, SHARD_DOCUMENTS, WINDOW_TOKENS, Done, Sections
 from hauslm.analyse.sources import Engine, Placed, articles, engine_for
 from hauslm.analyse.templates import Template, for_project
 from hauslm.base import files
-from hauslm.base.errors import DataError, Interrupted
+from hauslm.base.errors import DataError, Interrupted, UsageError
 from hauslm.base.files import ProjectFolder
 from hauslm.base.progress import Progress, Silent
 from hauslm.base.quantity import measured
@@ -117,6 +118,12 @@ def analyse(
             ) as workforce, RowJournal(place.work / "journal.jsonl") as journal:  # fmt: skip
                 expect = expected(scenario, plan)
                 return _Job(scenario, place, template, workforce, journal, progress, expect).run()
+        except UsageError as error:
+            if (
+                error.code == "H802"
+            ):  # told by the grammar's maker, who does not know whose schema it is
+                error.where = error.where or "analysis.json_schema"
+            raise
         except KeyboardInterrupt as error:
             raise Interrupted(
                 "H838",
@@ -276,7 +283,9 @@ class _Job:
                 tally.failures += 1
                 if len(tally.failed) < MOST_LISTED:
                     spot = f"{placed.document.id} [{row['start']}:{row['end']}]"
-                    tally.failed.append(Failed(document=spot, reason=Said.of(row["reason"])))
+                    if row["question"]:
+                        spot += f" {row['question']}"
+                    tally.failed.append(Failed(document=spot, reason=Said.of(why(row["reason"]))))
 
     # ------------------------------------------------------------ telling
 

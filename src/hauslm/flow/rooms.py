@@ -225,8 +225,12 @@ def _analyse(project: Project, options: dict[str, Any]) -> Analysis:
 def _may_analyse(project: Project, options: Mapping[str, Any]) -> None:
     from hauslm.analyse.ready import ready
 
-    if not options.get("merge"):
-        ready(project.scenario, **options)
+    if options.get("merge"):
+        return
+    if ready(project.scenario, **options).analysis.spread == "ray":
+        from hauslm.lm.workers import need_ray
+
+        need_ray()
 
 
 def analyse_part(project: Project, part: str, **options: Any) -> Analysis:
