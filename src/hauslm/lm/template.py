@@ -20,7 +20,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hauslm.base.errors import UsageError
-from hauslm.base.words import say
+from hauslm.base.words import Sentence, say
 from hauslm.lm.interface import Message
 
 PLAIN_TEMPLATE = (
@@ -82,19 +82,31 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt up to where the assistant's answer begins; H804 if the template refuses.
 
-        A template that knows no system role gets the system text before the first question.
+        A template that knows no system role gets the system text before the first question; so does
+        one that leaves it out without a word. What is left out all the same is refused.
         """
         plain = [{"role": m.role, "content": self.neutral(m.content)} for m in messages]
         try:
-            return self._render(plain)
+            return self._whole(plain)
         except TemplateError as error:
             if len(plain) < 2 or plain[0]["role"] != "system":
                 raise _refused(error) from error
         content = f"{plain[0]['content']}\n\n{plain[1]['content']}"
         try:
-            return self._render([{"role": plain[1]["role"], "content": content}, *plain[2:]])
+            return self._whole([{"role": plain[1]["role"], "content": content}, *plain[2:]])
         except TemplateError as error:
             raise _refused(error) from error
+
+    def _whole(self, messages: list[dict[str, str]]) -> str:
+        """The prompt, with every word of the system text in it (templates may change blanks)."""
+        rendered = self._render(messages)
+        for message in messages:
+            text = message["content"].strip()
+            if message["role"] != "system" or text in rendered:
+                continue
+            if " ".join(text.split()) not in " ".join(rendered.split()):
+                raise _LeftOut(message["role"])
+        return rendered
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         values: dict[str, Any] = {
@@ -110,13 +122,20 @@ class ChatTemplate:
             return self._template.render(strftime_now=lambda _: _FIXED_DATE, **values)
 
 
+class _LeftOut(TemplateError):
+    """The template wrote a prompt without what this role says."""
+
+
 def _raise(message: str) -> str:
     raise TemplateError(message)
 
 
 def _refused(error: Exception) -> UsageError:
+    reason: Sentence | str = str(error)[:200]
+    if isinstance(error, _LeftOut):
+        reason = say("it leaves out what the role '{role}' says", role=error.message or "")
     return UsageError(
         "H804",
-        say("The chat template refuses these messages ({reason}).", reason=str(error)[:200]),
+        say("The chat template refuses these messages ({reason}).", reason=reason),
         next_step=say("Begin with a user message and alternate with the assistant."),
     )
