@@ -102,7 +102,12 @@ def sources(language: str) -> list[str]:
         one = speed(card)
         price = f"{number(rent.value, '.2f', language)} EUR/h"
         count = {"en": "sequences at once", "de": "Sequenzen zugleich"}[language]
-        said.append(f"- {load.gpu(card).name}: {price} ({rent.source}, {rent.date or rate.date}); "
+        url, _, conversion = rent.source.partition("; ")
+        if language == "de":
+            conversion = conversion.replace("price list of", "umgerechnet nach der Preisliste von")
+            conversion = conversion.replace("in both currencies", "in beiden Währungen")
+        asked = max(o.usd_per_hour.date for o in load.offers() if o.gpu == card)
+        said.append(f"- {load.gpu(card).name}: {price} ({url}, {asked}; {conversion}); "
                     f"{number(watts(card), ',.0f', language)} W; {one.sequences} {count}.")  # fmt: skip
     return said
 

@@ -68,3 +68,13 @@ def _known_options(text: str) -> None:
         }
         for option in re.findall(r"(?<!\S)(--[a-z-]+)", rest):
             assert option in known, f"hauslm {name} has no {option}"
+
+
+@pytest.mark.parametrize("page", ["scaling.md", "scaling.de.md"])
+def test_every_price_says_where_and_when(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    prices = [line for line in text.splitlines() if line.startswith("- ") and "EUR/h (http" in line]
+    assert len(prices) == 3
+    for line in prices:
+        assert re.search(r"\(https://\S+, \d{4}-\d\d-\d\d; ", line), line
+        assert page == "scaling.md" or "price list" not in line

@@ -21,8 +21,10 @@ from hauslm.analyse import run as room
 from hauslm.analyse import runner, templates
 from hauslm.analyse.journal import RowJournal
 from hauslm.analyse.runner import essence
+from hauslm.analyse.sources import engine_for
 from hauslm.base.errors import DataError, RefusedError, UsageError
 from hauslm.base.files import ProjectFolder
+from hauslm.base.progress import Silent
 from hauslm.lm.echo import EchoModel
 from hauslm.lm.interface import Request
 from hauslm.records import Analysis
@@ -359,3 +361,15 @@ def test_no_section_is_lost_when_many_are_rewritten_into_one(
     first = [r for r in rows if r["level"] == "merge" and r["merge_level"] == 1]
     rests = [key for r in first for key in r["rests_on"]]
     assert rests == [r["key"] for r in own]
+
+
+def test_another_server_of_the_same_model_name_gives_other_rows(project: Project) -> None:
+    """Resuming must not take one server's rows for another's."""
+
+    def named(address: str) -> str:
+        options = {"engine": "openai", "endpoint": address, "endpoint_model": "m"}
+        scenario, folder = project(template="summary", **options)
+        return str(engine_for(scenario, folder, None, None, Silent()).facts["engine"])
+
+    one, two = named("http://127.0.0.1:9001/v1"), named("http://127.0.0.1:9002/v1")
+    assert one != two and "127.0.0.1:9001/v1" in one

@@ -12,6 +12,7 @@ from hauslm.base.errors import UsageError
 from hauslm.lm import schema as schemas
 
 Project = Callable[..., Any]
+COUNT: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}}
 
 
 @pytest.mark.parametrize("language", ["de", "en"])
@@ -66,8 +67,36 @@ def test_an_own_schema_gets_a_quote_unless_it_has_one(project: Project) -> None:
         ({"template": "questions"}, "H830"),
         ({"json_schema": {"type": "string"}}, "H831"),
         ({"json_schema": {"type": "objekt"}}, "H801"),
+        ({"json_schema": {"type": "object", "properties": {"quote": {"type": "integer"}}}}, "H831"),
+        ({"json_schema": COUNT, "questions": ["Why?"]}, "H830"),  # and no instruction
+        ({"template": "classification", "questions": ["Why?"]}, "H830"),
+        ({"template": "extraction", "labels": ["a", "b"]}, "H830"),
+        ({"json_schema": COUNT, "labels": ["a", "b"]}, "H830"),
     ],
 )
 def test_unusable_wishes_are_refused(project: Project, analysis: Any, code: str) -> None:
-    with pytest.raises(UsageError, match=code):
+    with pytest.raises(UsageError, match=code) as caught:
         templates.for_project(project(**analysis)[0])
+    assert caught.value.where.startswith("analysis.")
+
+
+def test_questions_are_asked_under_an_own_schema_too(project: Project) -> None:
+    scenario, _ = project(json_schema=COUNT, questions=["How many?"], instruction="Count.")
+    template = templates.for_project(scenario)
+    assert template.id == "own" and template.questions == ("How many?",)
+    assert "Count. How many?" in template.messages("", "", "text", "How many?")[0].content
+
+
+def test_what_an_own_schema_demands_stays_demanded(project: Project) -> None:
+    own = {**COUNT, "required": ["n", "unit"]}
+    bound = templates.for_project(project(json_schema=own)[0]).row_schema([], bind_quote=True)
+    assert bound["required"] == ["n", "quote", "unit"]
+
+
+def test_labels_stand_in_an_own_instruction(project: Project) -> None:
+    wishes = {
+        "template": "classification",
+        "labels": ["x1", "y2"],
+        "instruction": "One of {labels}.",
+    }
+    assert templates.for_project(project(**wishes)[0]).instruction == "One of x1, y2."

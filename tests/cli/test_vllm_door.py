@@ -31,6 +31,8 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("", ("serve", "--engine", "vllm"), "loopback"),
         ("serving: {engine: vllm}\n", ("serve",), "loopback"),
         ("analysis: {engine: vllm}\n", ("analyse",), "strict"),
+        ("name: plain\n", ("analyse", "--engine", "vllm"), "strict"),
+        ("name: plain\n", ("analyse", "--engine=openai"), "strict"),
     ],
 )
 def test_where_vllm_is_launched_it_may_be_asked(

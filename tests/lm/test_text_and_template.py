@@ -111,3 +111,17 @@ def test_templates_may_refuse_in_words() -> None:
 def test_templates_that_want_the_date_repeat_themselves() -> None:
     dated = ChatTemplate("{{ strftime_now('%d %b %Y') }}", {}, [])
     assert dated.render([Message("user", "u")]) == "26 Jul 2024"
+
+
+def test_a_template_does_not_leave_words_out_in_silence() -> None:
+    alone = [Message("system", "Answer in Latin.")]
+    for source in (
+        (MODEL / "chat_template.jinja").read_text(encoding="utf-8"),
+        "{% for m in messages if m.role == 'user' %}[{{ m.content }}]{% endfor %}",
+    ):
+        template = ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"}, [])
+        asked = template.render([*alone, Message("user", "  Who?\n")])
+        assert "Answer in Latin." in asked and "Who?" in asked
+        with pytest.raises(UsageError, match="H804") as caught:
+            template.render(alone)
+        assert "system" in caught.value.text("de")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -358,6 +359,10 @@ def test_adapters_come_and_go_while_others_are_answered(
     root = adapters["one"].parent
     new = make_adapter(tiny_base, root / "three-folder", 3)
     inert = make_adapter(tiny_base, root / "inert-folder", 4, strength=0.0)
+    unlike = shutil.copytree(new, root / "other-canary")  # does not answer as its canary says
+    (unlike / "canary.json").write_text('{"version": 1, "prompts": []}')
+    foreign = shutil.copytree(new, root / "other-template")
+    (foreign / "chat_template.jinja").write_text("{{ messages }}")
     asked: dict[str, Any] = {"model": "one", "messages": ASK, "temperature": 0, "max_tokens": 60}
     calm = text_of(api, asked | {"stream": False})
 
@@ -379,6 +384,8 @@ def test_adapters_come_and_go_while_others_are_answered(
         ("four", "a\0b"),
         ("four", "no-such-folder"),
         ("four", inert.name),  # does nothing: differs in nothing from the base
+        ("four", unlike.name),
+        ("four", foreign.name),
         ("tiny", new.name),
         ("../x", new.name),
     ):

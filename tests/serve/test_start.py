@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,10 +17,11 @@ import httpx
 import pytest
 
 from hauslm.base.errors import HauslmError, MissingError, RefusedError, UsageError
-from hauslm.base.files import ProjectFolder, sha256_file
+from hauslm.base.files import ProjectFolder, sha256_file, write_json
 from hauslm.base.progress import Silent
 from hauslm.base.quantity import measured
 from hauslm.catalog.local import weights_sha256
+from hauslm.lm.canary import make_canary
 from hauslm.lm.interface import Reply, Request
 from hauslm.lm.local import LocalModel
 from hauslm.records import AdapterFile, Loss, Run
@@ -186,6 +188,27 @@ def test_other_files_than_those_of_the_training_are_refused(
     assert code() == "H853"
     (project.adapter / "adapter_model.safetensors").unlink()
     assert code() == "H853"
+
+
+def spoiled(canary: dict[str, Any]) -> dict[str, Any]:
+    """The canary of an adapter that answered a little differently when it was made."""
+    copy: dict[str, Any] = json.loads(json.dumps(canary))
+    copy["prompts"][1]["adapter"][0][2] -= 0.5
+    return copy
+
+
+def test_an_adapter_that_does_not_answer_as_recorded_is_not_served(
+    project: ProjectFolder, scenario: Scenario, tiny_base: Path
+) -> None:
+    run = run_for(project, tiny_base)
+    model, _ = start.load(scenario, project, run, Silent())
+    canary = make_canary(model, "sleep-lab")
+    write_json(project.adapter / "canary.json", canary)
+    start.load(scenario, project, run, Silent())
+    write_json(project.adapter / "canary.json", spoiled(canary))
+    with pytest.raises(RefusedError) as caught:
+        start.load(scenario, project, run, Silent())
+    assert caught.value.code == "H834" and caught.value.exit_code == 4
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hauslm.analyse.runner import key_of
+from hauslm.lm.schema import invalid
 
 Row = dict[str, Any]
 
@@ -22,8 +23,21 @@ _SHARED = (
 )  # fmt: skip
 
 
-def article_row(rows: Sequence[Row], kind: str) -> Row:
-    """The article's row from its section rows (in text order), by a merge that needs no model."""
+def article_schema(schema: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What an article's answer must fit, from the schema of a section's answer: a vote tells the
+    shares of the labels, a union may hold the entries of every section."""
+    fields = dict(schema.get("properties", {}))
+    if kind == "vote":
+        shares = {"type": "number", "minimum": 0, "maximum": 1}
+        fields["shares"] = {"type": "object", "additionalProperties": shares}
+    if kind == "union":
+        fields["items"] = {k: v for k, v in fields["items"].items() if k != "maxItems"}
+    return {**schema, "properties": fields}
+
+
+def article_row(rows: Sequence[Row], kind: str, schema: Mapping[str, Any]) -> Row:
+    """The article's row from its section rows (in text order), by a merge that needs no model; its
+    answer is checked like any other. `schema` is that of a section's answer."""
     sound = [r for r in rows if r["status"] == "valid"]
     head = {k: rows[0].get(k, "") for k in _SHARED}
     row: Row = {
@@ -47,6 +61,8 @@ def article_row(rows: Sequence[Row], kind: str) -> Row:
     if not sound:
         return row | _empty("no section has a valid row")
     answer, witness = MERGES[kind](sound)
+    if problem := invalid(answer, article_schema(schema, kind)):
+        return row | _empty(f"invalid: {problem}")
     return row | {
         "status": "valid",
         "reason": "",

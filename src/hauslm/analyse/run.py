@@ -20,6 +20,8 @@ from hauslm.analyse.expected import Expected, expected
 from hauslm.analyse.journal import RowJournal
 from hauslm.analyse.output import RowWriter
 from hauslm.analyse.parts import WHOLE, Part, Place
+from hauslm.analyse.ready import ready
+from hauslm.analyse.runner import why
 from hauslm.analyse.sections import MOST_QUOTES, SHARD_DOCUMENTS, WINDOW_TOKENS, Done, Sections
 from hauslm.analyse.sources import Engine, Placed, articles, engine_for
 from hauslm.analyse.templates import Template, for_project
@@ -106,8 +108,7 @@ def analyse(
     H839 a damaged journal, H840 parts, H841-H844 the cluster.
     """
     progress = progress or Silent()
-    scenario = _with_engine(scenario, engine)
-    _refuse_contradictions(scenario, part, workers, ray_address)
+    scenario = ready(scenario, part=part, engine=engine, workers=workers, ray_address=ray_address)
     template = for_project(scenario)
     place = Place(folder, part)
     with files.lock(place.work, "analyse"):
@@ -117,42 +118,18 @@ def analyse(
             ) as workforce, RowJournal(place.work / "journal.jsonl") as journal:  # fmt: skip
                 expect = expected(scenario, plan)
                 return _Job(scenario, place, template, workforce, journal, progress, expect).run()
+        except UsageError as error:
+            if (
+                error.code == "H802"
+            ):  # told by the grammar's maker, who does not know whose schema it is
+                error.where = error.where or "analysis.json_schema"
+            raise
         except KeyboardInterrupt as error:
             raise Interrupted(
                 "H838",
                 say("The analysis was stopped; every finished section is kept."),
                 next_step=say("Run the same command again: it goes on from there."),
             ) from error
-
-
-def _with_engine(scenario: Scenario, engine: str) -> Scenario:
-    """The project's settings with another engine; the project file stays as it is."""
-    if not engine:
-        return scenario
-    section = scenario.analysis
-    spread = "ray" if engine == "ray" or section.spread == "ray" else "none"
-    inner = section.engine if engine == "ray" else engine
-    changed = section.model_copy(update={"engine": inner, "spread": spread})
-    return scenario.model_copy(update={"analysis": changed})
-
-
-def _refuse_contradictions(
-    scenario: Scenario, part: Part, workers: int | None, ray_address: str
-) -> None:
-    section = scenario.analysis
-    if (workers or ray_address) and section.spread != "ray":
-        raise UsageError(
-            "H844",
-            say("--workers and --ray-address belong to --engine ray."),
-            next_step=say("Add --engine ray, or leave them out."),
-        )
-    if part.several and section.max_documents is not None:
-        raise UsageError(
-            "H840",
-            say("A part of the articles and analysis: max_documents do not go together."),
-            where="analysis.max_documents",
-            next_step=say("Leave max_documents out, or analyse without --shard."),
-        )
 
 
 def _workforce(
@@ -306,7 +283,9 @@ class _Job:
                 tally.failures += 1
                 if len(tally.failed) < MOST_LISTED:
                     spot = f"{placed.document.id} [{row['start']}:{row['end']}]"
-                    tally.failed.append(Failed(document=spot, reason=Said.of(row["reason"])))
+                    if row["question"]:
+                        spot += f" {row['question']}"
+                    tally.failed.append(Failed(document=spot, reason=Said.of(why(row["reason"]))))
 
     # ------------------------------------------------------------ telling
 

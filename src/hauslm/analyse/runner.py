@@ -19,6 +19,7 @@ from typing import Any
 from hauslm.analyse.evidence import find_quote
 from hauslm.base.errors import DataError, HauslmError
 from hauslm.base.files import canonical_json, sha256_bytes
+from hauslm.base.words import Sentence, say
 from hauslm.lm import schema as schemas
 from hauslm.lm.interface import LanguageModel, Reply, Request
 
@@ -211,6 +212,18 @@ def _failure(code: str, detail: str, reply: Reply | None) -> dict[str, Any]:
         "quote_end": -1,
         "raw": reply.text if reply else "",
     }
+
+
+def why(reason: str) -> Sentence | str:
+    """The reason of a failed row, which is the same in every language, as a sentence."""
+    code, _, detail = reason.partition(": ")
+    if code == "cut":
+        return say(
+            "The answer was not finished, even with twice the room of analysis: max_new_tokens."
+        )
+    if code == "invalid":
+        return say("The answer does not fit the schema ({detail}).", detail=detail)
+    return detail if code == "refused" else reason
 
 
 def _usage(reply: Reply | None, spent: Reply | None) -> dict[str, Any]:

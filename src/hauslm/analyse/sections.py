@@ -193,7 +193,12 @@ class Sections:
             by_question: dict[str, list[dict[str, Any]]] = {}
             for row in rows:
                 by_question.setdefault(row["question"], []).append(row)
-            merged.append([merge.article_row(group, kind) for group in by_question.values()])
+            merged.append(
+                [
+                    merge.article_row(group, kind, self.template.schema)
+                    for group in by_question.values()
+                ]
+            )
         return merged
 
     def _rewritten(
@@ -211,7 +216,11 @@ class Sections:
             results = iter(rows)
             following: dict[int, list[dict[str, Any]]] = {}
             for (i, part), task in zip(batches, tasks, strict=True):
-                row = merge.article_row(part, "first") if task is None else next(results)
+                row = (
+                    merge.article_row(part, "first", self.template.schema)
+                    if task is None
+                    else next(results)
+                )
                 following.setdefault(i, []).append(row)
             for i, rows_of_level in following.items():
                 written[i] += rows_of_level[:-1] if len(rows_of_level) == 1 else rows_of_level
@@ -221,7 +230,7 @@ class Sections:
                     written[i].append({**rows_of_level[0], "level": "article"})
         for i, rows_of_document in enumerate(sections):
             if len(rows_of_document) == 1:
-                written[i] = [merge.article_row(rows_of_document, "first")]
+                written[i] = [merge.article_row(rows_of_document, "first", self.template.schema)]
         return [written[i] for i in range(len(documents))]
 
     def _parts(self, rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -138,7 +138,8 @@ def _remote(scenario: Scenario) -> Engine:
             where="analysis.endpoint",
             next_step=say("Set analysis: endpoint and analysis: endpoint_model."),
         )
-    permit = permit_for(scenario, urlsplit(section.endpoint).hostname or "")
+    address = urlsplit(section.endpoint)
+    permit = permit_for(scenario, address.hostname or "")
     model = RemoteModel(
         section.endpoint,
         {BASE: section.endpoint_model},
@@ -146,7 +147,13 @@ def _remote(scenario: Scenario) -> Engine:
         context_length=section.endpoint_context,
         concurrency=section.batch_size,
     )
-    facts = {"model_sha256": "", "adapter_sha256": "", **_identity(model, BASE)}
+    # The address is part of a row's key: another server's model of the same name is another model.
+    # It holds no password: RemoteModel refuses one there.
+    kind = {"endpoint": section.endpoint.rstrip("/"), "name": "openai"}
+    engine = json.dumps(kind, separators=(",", ":"))
+    facts = {
+        "model_sha256": "", "adapter_sha256": "", **_identity(model, BASE), "engine": engine,
+    }  # fmt: skip
     # Endpoints limit the size of enumerations, so quotes are free there and looked up afterwards.
     return Engine(model, BASE, facts, bind_quotes=False)
 

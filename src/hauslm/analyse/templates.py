@@ -21,8 +21,9 @@ from hauslm.base.errors import UsageError, did_you_mean
 from hauslm.base.files import canonical_json, sha256_bytes
 from hauslm.base.words import FALLBACK_LANGUAGE, say
 from hauslm.lm.interface import Message
-from hauslm.lm.schema import check, key_of
+from hauslm.lm.schema import check, invalid, key_of
 from hauslm.scenario import Scenario
+from hauslm.scenario.sections import AnalysisSection
 
 FOLDER = Path(__file__).parent / "templates"
 QUOTE = "quote"
@@ -79,7 +80,10 @@ class Template:
             quote = {"enum": list(sentences) or [""]}
         own = self.schema["properties"]
         properties = {QUOTE: quote, **own} if self.quote == "first" else {**own, QUOTE: quote}
-        required = [n for n in properties if n == QUOTE or n in self.schema.get("required", [])]
+        wanted = self.schema.get("required", [])
+        required = [n for n in properties if n == QUOTE or n in wanted]
+        # A name may be demanded that `properties` does not describe; it stays demanded.
+        required += [n for n in dict.fromkeys(wanted) if n not in properties]
         return {**self.schema, "properties": properties, "required": required}
 
 
@@ -102,6 +106,7 @@ def load(name: str, language: str, labels: Sequence[str] = ()) -> Template:
         raise UsageError(
             "H830",
             say("There is no analysis template '{name}'.", name=name),
+            where="analysis.template",
             next_step=did_you_mean(name, names()),
         )
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -136,26 +141,65 @@ def for_project(scenario: Scenario) -> Template:
     """The template that `analysis` in the project file asks for, ready to use.
 
     Own schema: it is taken as it is (plus a quote if it has none). Questions make `questions` the
-    template. Errors: H830 unknown template or no questions, H831 an unusable own schema.
+    template, or are put into the instruction that comes with an own schema. Errors: H830 unknown
+    template, no questions, or wishes of which one would be dropped; H831 an unusable own schema.
     """
     section = scenario.analysis
+    _refuse_dropped(section)
     labels = section.labels or scenario.evaluation.task.labels
     name = "questions" if section.questions and section.json_schema is None else section.template
     template = load(name, scenario.language, labels)
     if section.json_schema is not None:
         template = _own(template, section.json_schema)
     if section.instruction:
-        template = replace(template, instruction=section.instruction)
+        filled = section.instruction.replace("{labels}", ", ".join(template.labels))
+        template = replace(template, instruction=filled)
         if template.id != "own":
             template = replace(template, id=f"{template.id}+instruction")
-    if "{question}" in template.instruction or template.id.startswith("questions"):
+    asks = section.questions or template.id.startswith("questions")
+    if asks or "{question}" in template.instruction:
         template = _with_questions(template, section.questions)
-    check(template.schema)
+    _check(template.schema)
     return template
 
 
+def _refuse_dropped(section: AnalysisSection) -> None:
+    """Of two wishes that do not go together none is dropped without a word."""
+    own, step = section.json_schema is not None, say("Leave one of the two out.")
+    chosen = section.template if "template" in section.model_fields_set else ""
+    if section.questions and own and not section.instruction:
+        raise UsageError(
+            "H830",
+            say("Questions and a JSON Schema of your own need an instruction that says how to answer."),
+            where="analysis.instruction",
+            next_step=say("Write it; {{question}} stands for the question."),
+        )  # fmt: skip
+    if section.questions and not own and chosen not in ("", "questions"):
+        raise UsageError(
+            "H830",
+            say("The template '{name}' asks no questions, but there are some.", name=chosen),
+            where="analysis.questions",
+            next_step=step,
+        )
+    if section.labels and (own or section.questions or section.template != "classification"):
+        raise UsageError(
+            "H830",
+            say("Labels belong to the template 'classification'."),
+            where="analysis.labels",
+            next_step=step,
+        )
+
+
+def _check(schema: Mapping[str, Any]) -> None:
+    try:
+        check(schema)
+    except UsageError as error:
+        error.where = error.where or "analysis.json_schema"
+        raise
+
+
 def _own(template: Template, schema: Mapping[str, Any]) -> Template:
-    check(schema)
+    _check(schema)
     if schema.get("type") != "object" or not isinstance(schema.get("properties"), Mapping):
         raise UsageError(
             "H831",
@@ -164,6 +208,15 @@ def _own(template: Template, schema: Mapping[str, Any]) -> Template:
             next_step=say("Put the field into an object: {{type: object, properties: ...}}."),
         )
     has_quote = QUOTE in schema["properties"]
+    if has_quote and invalid(QUOTE, _without_bounds(schema["properties"][QUOTE])):
+        raise UsageError(
+            "H831",
+            say(
+                "The field 'quote' of the JSON Schema must be text: it is looked up in the article."
+            ),
+            where="analysis.json_schema",
+            next_step=say("Write quote: {{type: string}}, or leave it out: it is added."),
+        )
     return replace(
         template,
         id="own",
@@ -172,6 +225,12 @@ def _own(template: Template, schema: Mapping[str, Any]) -> Template:
         quote="own" if has_quote else "last",
         merge_instruction="",
     )
+
+
+def _without_bounds(field: Any) -> Mapping[str, Any]:
+    """What kind of value a field takes, whatever its length or pattern."""
+    kind = field.get("type") if isinstance(field, Mapping) else None
+    return {} if kind is None else {"type": kind}
 
 
 def _with_questions(template: Template, questions: Sequence[str]) -> Template:

@@ -18,7 +18,9 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-__all__ = ["PLAIN_TEMPLATE", "ChatText", "ControlTokens", "TemplateError"]
+from hauslm.base.words import Sentence, say
+
+__all__ = ["PLAIN_TEMPLATE", "ChatText", "ControlTokens", "LeftOut", "TemplateError", "reason_of"]
 
 # For base models that come without a template; it travels with what was trained by it.
 PLAIN_TEMPLATE = (
@@ -90,17 +92,29 @@ class ChatText:
     def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
         """The text that the template makes of the messages, as they are; TemplateError if it refuses.
 
-        A template that knows no system role gets the system text before the first question.
+        A template that knows no system role gets the system text before the first question; so does
+        one that leaves it out without a word. What is left out all the same is refused (`LeftOut`).
         """
         plain = [dict(m) for m in messages]
         try:
-            return self._filled(plain, add_generation_prompt)
+            return self._whole(plain, add_generation_prompt)
         except TemplateError:
             if len(plain) < 2 or plain[0]["role"] != "system":
                 raise
         content = f"{plain[0]['content']}\n\n{plain[1]['content']}"
         first = {"role": plain[1]["role"], "content": content}
-        return self._filled([first, *plain[2:]], add_generation_prompt)
+        return self._whole([first, *plain[2:]], add_generation_prompt)
+
+    def _whole(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        """The text, with every word of the system in it (templates may change blanks)."""
+        rendered = self._filled(messages, add_generation_prompt)
+        for message in messages:
+            text = message["content"].strip()
+            if message["role"] != "system" or text in rendered:
+                continue
+            if " ".join(text.split()) not in " ".join(rendered.split()):
+                raise LeftOut(message["role"])
+        return rendered
 
     def _filled(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         values: dict[str, Any] = {
@@ -114,6 +128,17 @@ class ChatText:
             return str(self._template.render(**values))
         except UndefinedError:
             return str(self._template.render(strftime_now=lambda _: _FIXED_DATE, **values))
+
+
+class LeftOut(TemplateError):
+    """The template wrote a text without what this role says."""
+
+
+def reason_of(error: TemplateError) -> Sentence | str:
+    """Why a template refuses, for a sentence; its own words where it has some."""
+    if isinstance(error, LeftOut):
+        return say("it leaves out what the role '{role}' says", role=error.message or "")
+    return str(error)[:200]
 
 
 def _raise(message: str) -> str:

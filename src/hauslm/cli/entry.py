@@ -159,7 +159,7 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
     if command in REACH_ANALYSE and _spreads(arguments):
         egress.shut("loopback", kernel=False)  # said by the room, with the cluster's size
         return None
-    asks = command in REACH_ANALYSE and bool(_ENDPOINT.search(_project_text(arguments)))
+    asks = command in REACH_ANALYSE and _asks_a_server(arguments)
     if command in REACH_EVALUATE:
         asks = asks or bool(_CLOUD.search(_project_text(arguments)))
     pushes = command == "push" and "hf" in arguments
@@ -173,7 +173,7 @@ def _shut_the_door(arguments: list[str]) -> Sentence | None:
     if not asks:
         return None
     return say(
-        "The project file names an endpoint, so this command runs without the kernel's filter; the audit hook alone guards it."
+        "A server is to be asked (an endpoint or vLLM), so this command runs without the kernel's filter; the audit hook alone guards it."
     )
 
 
@@ -183,6 +183,17 @@ def _spreads(arguments: list[str]) -> bool:
     if "--engine ray" in words_given or "--engine=ray" in words_given:
         return True
     return bool(_SPREAD.search(_project_text(arguments)))
+
+
+def _asks_a_server(arguments: list[str]) -> bool:
+    """Does an endpoint or a launched vLLM answer? By the command line, else by the project file."""
+    for position, argument in enumerate(arguments):
+        given = argument.partition("=")[2] if argument.startswith("--engine=") else ""
+        if argument == "--engine" and position + 1 < len(arguments):
+            given = arguments[position + 1]
+        if given in ("openai", "vllm"):
+            return True
+    return bool(_ENDPOINT.search(_project_text(arguments)))
 
 
 def _several(arguments: list[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hauslm.base.errors import Interrupted
+from hauslm.base.errors import Interrupted, UsageError
 from hauslm.base.words import N_, say, translate
 from hauslm.cli.common import Setting, common
 
@@ -283,6 +283,12 @@ def analyse(
     from hauslm import flow
 
     if merge:
+        if shard or engine or workers or ray_address:
+            raise UsageError(
+                "H840",
+                say("--merge takes no other option: the parts say what they were made with."),
+                next_step=say("Run hauslm analyse --merge alone, once all parts are there."),
+            )
         _stage(setting, "analyse", merge=True)
         return
     options: dict[str, Any] = {"workers": workers, "ray_address": ray_address}

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from hauslm.base.errors import DataError, MissingError
 from hauslm.base.files import read_json, sha256_bytes, sha256_file
 from hauslm.base.words import say
-from hauslm.catalog.chat import PLAIN_TEMPLATE, ChatText, ControlTokens, TemplateError
+from hauslm.catalog.chat import PLAIN_TEMPLATE, ChatText, ControlTokens, TemplateError, reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,10 +252,10 @@ class Tokenizer:
     def _control(self) -> ControlTokens:
         return ControlTokens(self.special_tokens)
 
-    def _template_error(self, error: Exception) -> DataError:
+    def _template_error(self, error: TemplateError) -> DataError:
         return DataError(
             "H322",
-            say("The chat template of the base model fails: {reason}.", reason=str(error)[:200]),
+            say("The chat template of the base model fails: {reason}.", reason=reason_of(error)),
             where=str(self.folder),
             next_step=say("Check chat_template.jinja in the folder of the base model."),
         )

@@ -12,7 +12,7 @@ from hauslm.base.errors import RefusedError
 from hauslm.base.progress import Progress
 from hauslm.base.version import __version__
 from hauslm.base.words import say, speaking
-from hauslm.flow.rooms import NO_BUNDLE, ROOMS
+from hauslm.flow.rooms import NO_BUNDLE, READY, ROOMS
 from hauslm.flow.stages import (
     STAGES,
     Project,
@@ -40,6 +40,9 @@ def run_stage(
     """Run one stage (and, first, whatever it needs that is missing or out of date); save its record."""
     stage = stage_named(name)
     if prerequisites:
+        if force and (check := READY.get(stage.name)):
+            with speaking(project.scenario.language):
+                check(project, dict(options or {}))
         for name_needed in needs_of(project, stage):
             needed = next(s for s in STAGES.values() if s.record == name_needed)
             if state(project, needed) != "current":

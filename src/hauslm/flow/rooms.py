@@ -5,7 +5,7 @@ Rooms are imported when their stage runs: `hauslm --help` and `decide` must not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hauslm.base.errors import RefusedError, UsageError
@@ -222,6 +222,17 @@ def _analyse(project: Project, options: dict[str, Any]) -> Analysis:
     )
 
 
+def _may_analyse(project: Project, options: Mapping[str, Any]) -> None:
+    from hauslm.analyse.ready import ready
+
+    if options.get("merge"):
+        return
+    if ready(project.scenario, **options).analysis.spread == "ray":
+        from hauslm.lm.workers import need_ray
+
+        need_ray()
+
+
 def analyse_part(project: Project, part: str, **options: Any) -> Analysis:
     """The articles of one part ('3/16'), beside others in the same folder; no record is filed until
     `hauslm analyse --merge`. What the analysis builds on must be there: H107 says what is not."""
@@ -241,6 +252,9 @@ def analyse_part(project: Project, part: str, **options: Any) -> Analysis:
     with speaking(project.scenario.language):
         return _analyse(project, {**options, "part": chosen})
 
+
+# What a stage can say before the stages that it needs have run, which may take hours.
+READY: dict[str, Callable[[Project, Mapping[str, Any]], None]] = {"analyse": _may_analyse}
 
 ROOMS: dict[str, Callable[[Project, dict[str, Any]], Any]] = {
     "compare": _compare,

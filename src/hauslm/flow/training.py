@@ -99,11 +99,14 @@ def sweep(
 ) -> Sweep:
     """Short trainings over a grid of settings, compared on the validation split; records/sweep.json and
     report/sweep.svg. The project file is not changed."""
+    from hauslm.lm.workers import need_ray
     from hauslm.report.chapters.sweep import drawing
     from hauslm.train.sweep import Grid
     from hauslm.train.sweep import sweep as room
 
     project = as_project(project, progress)
+    with speaking(project.scenario.language):
+        need_ray()  # told before anything is prepared
     for name in STAGES["train"].needs:
         before = next(s for s in STAGES.values() if s.record == name)
         if state(project, before) != "current":

@@ -30,6 +30,7 @@ class Loaded:
     internal: str
     sha256: str
     mixes: bool  # can share a forward pass with other adapters
+    folder: Path
 
 
 class Adapters:
@@ -51,6 +52,9 @@ class Adapters:
 
     def sha256(self, name: str) -> str:
         return self._loaded[name].sha256
+
+    def folder(self, name: str) -> Path:
+        return self._loaded[name].folder
 
     # ------------------------------------------------------------ loading
 
@@ -75,7 +79,7 @@ class Adapters:
                 self._detach(internal)
                 raise
         mixes = not config.get("use_dora", False) and not token_rows(config)
-        self._loaded[name] = Loaded(internal, sha256_file(file), mixes)
+        self._loaded[name] = Loaded(internal, sha256_file(file), mixes, folder)
 
     def _check_rows(self, config: dict[str, Any], folder: Path) -> None:
         """Rows of added tokens exist only in a base that was made longer; H807 otherwise."""

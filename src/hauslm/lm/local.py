@@ -127,6 +127,10 @@ class LocalModel(TextSide):
         """sha256 of the adapter's safetensors file; '' for the base."""
         return "" if name == BASE else self._adapters.sha256(name)
 
+    def adapter_folder(self, name: str) -> Path:
+        """Where the adapter was loaded from; its canary and chat template lie there, if it has any."""
+        return self._adapters.folder(name)
+
     @property
     def base_sha256(self) -> str:
         """One hash over the base's weights, configuration and tokenizer files."""

@@ -8,13 +8,14 @@ again with jsonschema, because an answer that is cut off is not valid however it
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hauslm.base.errors import UsageError
-from hauslm.base.words import say
+from hauslm.base.words import Sentence, say
 
 # `whitespace_flexible` off: weak models otherwise write blanks until the limit.
 _OPTIONS: Any = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False}
@@ -131,11 +132,20 @@ class Grammars:
                 "H802",
                 say(
                     "This JSON Schema cannot be enforced while writing ({reason}).",
-                    reason=" ".join(str(reason).split())[:300],
+                    reason=_in_words(" ".join(str(reason).split())[:300]),
                 ),
                 next_step=say("Leave out the keyword that is named, or describe it differently."),
             )
         return matcher
+
+
+def _in_words(reason: str) -> Sentence | str:
+    """The grammar maker's usual reasons in the reader's language; others as it gives them."""
+    if found := re.match(r"Unimplemented keys: \[(.*)\]$", reason):
+        return say("unknown to the grammar: {names}", names=found[1].replace('"', ""))
+    if found := re.match(r"Unknown format: (.*)$", reason):
+        return say("unknown to the grammar: {names}", names=f"format {found[1]}")
+    return reason
 
 
 def parse(text: str, schema: Mapping[str, Any]) -> tuple[Any, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hauslm.base.errors import UsageError
 from hauslm.base.words import say
-from hauslm.catalog.chat import PLAIN_TEMPLATE, ChatText, ControlTokens, TemplateError
+from hauslm.catalog.chat import PLAIN_TEMPLATE, ChatText, ControlTokens, TemplateError, reason_of
 from hauslm.lm.interface import Message
 
 __all__ = ["PLAIN_TEMPLATE", "ChatTemplate"]
@@ -33,7 +33,8 @@ class ChatTemplate:
         return self._control.spelled_in(text)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt up to where the assistant's answer begins; H804 if the template refuses."""
+        """The prompt up to where the assistant's answer begins; H804 if the template refuses, or
+        leaves out what the system says."""
         plain = [{"role": m.role, "content": self._control.neutral(m.content)} for m in messages]
         try:
             return self._chat.render(plain, add_generation_prompt=True)
@@ -41,9 +42,9 @@ class ChatTemplate:
             raise _refused(error) from error
 
 
-def _refused(error: Exception) -> UsageError:
+def _refused(error: TemplateError) -> UsageError:
     return UsageError(
         "H804",
-        say("The chat template refuses these messages ({reason}).", reason=str(error)[:200]),
+        say("The chat template refuses these messages ({reason}).", reason=reason_of(error)),
         next_step=say("Begin with a user message and alternate with the assistant."),
     )

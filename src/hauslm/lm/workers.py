@@ -8,6 +8,7 @@ elsewhere is used only if its address is given, and with a permit, since documen
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import os
 import secrets
@@ -58,12 +59,22 @@ def load_ray(part: str = "") -> Any:
         if part:
             return importlib.import_module(f"ray.{part}")
     except ImportError as error:
-        raise MissingError(
-            "H841",
-            say("The package ray is not installed."),
-            next_step=say("pip install 'hauslm[ray]'"),
-        ) from error
+        raise _no_ray() from error
     return ray
+
+
+def need_ray() -> None:
+    """H841 if the library is not there; it is not loaded yet, since it reads its token then."""
+    if importlib.util.find_spec("ray") is None:
+        raise _no_ray()
+
+
+def _no_ray() -> MissingError:
+    return MissingError(
+        "H841",
+        say("The package ray is not installed."),
+        next_step=say("pip install 'hauslm[ray]'"),
+    )
 
 
 def use_token() -> None:

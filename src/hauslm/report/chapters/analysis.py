@@ -11,8 +11,10 @@ def write(w: Writer, analysis: Analysis) -> None:
     w.heading(say("The analysis"))
     w.text(
         say(
-            "{documents:,} articles became {rows:,} schema-valid rows; {failed:,} failed, none was truncated.",
-            documents=analysis.documents, rows=analysis.rows, failed=max(analysis.failures, len(analysis.failed)),
+            "{documents:,} articles became {rows:,} rows, {valid:,} of them schema-valid; {failed:,} files or answers failed, none was truncated.",
+            documents=analysis.documents, rows=analysis.rows,
+            valid=analysis.quotes_verified + analysis.quotes_missing,  # each valid row has its quote looked up
+            failed=max(analysis.failures, len(analysis.failed)),
         )
     )  # fmt: skip
     planned, energy, cost = (
