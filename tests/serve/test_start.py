@@ -319,11 +319,15 @@ def test_serve_listens_answers_and_returns_on_sigterm(
         assert url, (tmp_path / "stderr").read_text()
         token = (project.work / "serve.token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
-        names = [m["id"] for m in httpx.get(f"{url}/models", headers=headers).json()["data"]]
+        client = httpx.Client(timeout=60)  # it listens before it answers
+        names = [m["id"] for m in client.get(f"{url}/models", headers=headers).json()["data"]]
         assert names == [tiny_base.name, "team"]
         asked = {"model": "team", "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
-        assert httpx.post(f"{url}/chat/completions", json=asked, headers=headers).status_code == 200
-        assert httpx.get(f"{url}/models").status_code == 401
+        assert (
+            client.post(f"{url}/chat/completions", json=asked, headers=headers).status_code == 200
+        )
+        assert client.get(f"{url}/models").status_code == 401
+        client.close()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finally:
