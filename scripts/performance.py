@@ -1,4 +1,4 @@
-"""The pages about training speed, English and German, made from what the benchmarks measured.
+"""The pages about speed, English and German, made from what the benchmarks measured.
 
     python scripts/performance.py page     make docs/performance.md and docs/performance.de.md from benchmarks/results
     python scripts/performance.py check    are they what the results give?
@@ -8,16 +8,16 @@
 
 from __future__ import annotations
 
-import json
-import string
 import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import performance_work as work
+from performance_words import ROOT, _, machine, read, speak
+
 PAGES = {"en": ROOT / "docs" / "performance.md", "de": ROOT / "docs" / "performance.de.md"}
-GERMAN = ROOT / "scripts" / "performance.de.json"  # {English template: German template}
 BASES = ("embedded", "mistral-30m")
 # What the ratio ours / it is to reach, on the embedded base and the random one alike.
 TARGETS = {"dynamic": 2.5, "padded": 5.0, "trl": 1.3}
@@ -35,7 +35,7 @@ ENOUGH_LEARNED = 0.02  # of the loss before training; less, and equal losses pro
 LINEAR = 1.05  # exponent up to which growth is called linear
 
 
-HEAD = """# How fast does training run?
+HEAD = """# How fast does it run?
 
 <!-- Written by scripts/performance.py from benchmarks/results; do not edit. -->
 
@@ -44,7 +44,7 @@ HEAD = """# How fast does training run?
 Measured, with machine and versions; what was not reached says by how much. Tokens are real ones: padding
 is not counted. "Ours / it" is the median over rounds in which all took their turn, with the lowest and the
 highest; per processor second is the steadier figure on a machine that does other things as well, as these did.
-All contenders train the same LoRA (rank 16, all linear layers, dropout 0) on the same base (stored in
+In training all contenders learn the same LoRA (rank 16, all linear layers, dropout 0) on the same base (stored in
 bfloat16, so nobody computes in float32 because of its file), the same documents, once, with as many documents
 per optimizer step, the same learning rate and schedule. `make bench` measures again.
 """
@@ -57,50 +57,6 @@ and without a cap of 24 GiB, ours beside Trainer + PEFT, TRL and Unsloth. The ta
 bfloat16 on an H200, 1.3 times that with an 8-bit base, 1.2 times Unsloth under the cap) are neither reached
 nor missed yet.
 """
-
-
-class Words(string.Formatter):
-    """The templates in one language; German has a comma in its decimals. A missing template is an error."""
-
-    def __init__(self, language: str) -> None:
-        self.language = language
-        german = json.loads(GERMAN.read_text(encoding="utf-8"))
-        self.table: dict[str, str] | None = german if language == "de" else None
-        self.used: set[str] = set()
-
-    def __call__(self, template: str, **values: Any) -> str:
-        self.used.add(template)
-        text = template
-        if self.table is not None:
-            if template not in self.table:
-                sys.exit(f"{GERMAN.name} lacks: {template!r}")
-            text = self.table[template]
-        return self.vformat(text, (), values) if values else text
-
-    def format_field(self, value: Any, format_spec: str) -> Any:
-        shown = format(value, format_spec)
-        if self.table is not None and isinstance(value, (int, float)):
-            shown = shown.translate(str.maketrans(",.", ".,"))
-            shown = shown.replace("%", " %") if format_spec.endswith("%") else shown
-        return shown
-
-
-_ = Words("en")
-
-
-def speak(language: str) -> None:
-    """Which language the page is in from here on."""
-    global _
-    _ = Words(language)
-
-
-def read(name: str) -> dict[str, Any] | None:
-    """A result, or nothing if it was never measured."""
-    path = RESULTS / name
-    if not path.is_file():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 def page() -> str:
@@ -121,8 +77,14 @@ def page() -> str:
     ):
         result = read(name)
         parts.append(make(result) if result is not None else _missing(name))
-    analyse = read("analyse_speed.json")
-    parts.append(_analyse(analyse) if analyse is not None else _missing("analyse_speed.json"))
+    for name, make in (
+        ("analyse_speed.json", work.analyse),
+        ("analyse_corpus.json", work.corpus),
+        ("prepare.json", work.prepare),
+        ("prepare_large.json", work.large),
+    ):
+        result = read(name)
+        parts.append(make(result) if result is not None else _missing(name))
     gpu = read("gpu_train.json")
     parts.append(_gpu(gpu) if gpu is not None else _(NO_GPU))
     return "\n".join(parts)
@@ -141,26 +103,14 @@ def _missing(name: str) -> str:
         "scaling.json": "Does it stay linear?",
         "train_time.json": "Does the plan know how long it takes?",
         "analyse_speed.json": "How fast does analysing run?",
+        "analyse_corpus.json": "Does a whole corpus go through, killed on the way?",
+        "prepare.json": "How fast does preparing run?",
+        "prepare_large.json": "Does a corpus go through that memory does not hold?",
     }[name]
     return _(
         "\n## {what}\n\nNot measured yet: `benchmarks/results/{name}` is not there, and no target counts as reached.\n",
         what=_(what),
         name=name,
-    )
-
-
-def _machine(m: dict[str, Any]) -> str:
-    versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
-    units = ", ".join(m.get("matrix_units", []))
-    return _(
-        "{processor}, {threads} threads ({units}), load before {load:.1f}; {versions}; commit {commit}, {date}.",
-        processor=m["processor"],
-        threads=str(m["threads"]),
-        units=units,
-        load=m["load_before"],
-        versions=versions,
-        commit=m["commit"],
-        date=m["date"],
     )
 
 
@@ -223,7 +173,7 @@ def _comparison(result: dict[str, Any]) -> str:
         _("- {name} was not measured: {why}.", name=name, why=_(why))
         for name, why in result["absent"].items()
     ]
-    lines += ["", _machine(result["machine"]), ""]
+    lines += ["", machine(result["machine"]), ""]
     return "\n".join(lines)
 
 
@@ -270,7 +220,7 @@ def _learning(result: dict[str, Any]) -> str:
         )
     else:
         lines[-1] = _("Ours is higher than the lowest by {off:.2%}: missed.", off=off)
-    return "\n".join([*lines, "", _machine(result["machine"]), ""])
+    return "\n".join([*lines, "", machine(result["machine"]), ""])
 
 
 def _limits(result: dict[str, Any]) -> list[str]:
@@ -361,7 +311,7 @@ def _profile(result: dict[str, Any]) -> str:
             for name, share in result["operators"].items()
         ),
         "",
-        _machine(result["machine"]),
+        machine(result["machine"]),
         "",
     ]
     return "\n".join(lines)
@@ -403,7 +353,7 @@ def _scaling(result: dict[str, Any]) -> str:
             length=result["length_exponent_cpu"],
         ),
         "",
-        _machine(result["machine"]),
+        machine(result["machine"]),
         "",
     ]
     return "\n".join(lines)
@@ -441,7 +391,7 @@ def _time(result: dict[str, Any]) -> str:
         "",
         _by_the_clock(result),
         "",
-        _machine(result["machine"]),
+        machine(result["machine"]),
         "",
     ]
     return "\n".join(lines)
@@ -490,74 +440,7 @@ def _gpu(result: dict[str, Any]) -> str:
             )
         else:
             lines.append(f"{start} {r.get('absent') or r.get('failed')} | | |")
-    return "\n".join([*lines, "", _machine(result["machine"]), ""])
-
-
-ANALYSE_TARGET = 4.0  # times the loop of `generate`
-ANALYSE_NAMES = {
-    "ours": "hauslm",
-    "loop": "`model.generate`, one prompt after the other",
-    "batches": "transformers in padded batches",
-    "loop_bfloat16": "the loop in bfloat16",
-    "llama_float32": "llama.cpp, float32",
-    "llama_q8_0": "llama.cpp, q8_0, flash attention",
-}
-
-
-def _analyse(result: dict[str, Any]) -> str:
-    """Both kinds of work, who took how long, and whether the target is reached."""
-    lines = ["\n## How fast does analysing run?\n"]
-    what = {
-        "rows": "Answers bound to a JSON Schema, with one of the section's sentences as quote",
-        "text": "Free summaries of at most 48 tokens",
-    }
-    for work in ("rows", "text"):
-        found = result[work]
-        prompt, answer = found["prompt_tokens"], found["answer_tokens"]
-        lines += [
-            f"{what[work]}: {found['ours']['rows']} sections of the sample documents, prompts of {prompt[0]} to "
-            f"{prompt[2]} tokens (mean {prompt[1]}), answers of {answer[0]} to {answer[2]} (mean {answer[1]}); "
-            f"embedded model, greedy, batch {result['setting']['batch_size']}, {result['setting']['rounds']} rounds in turn.",
-            "",
-            "| | rows/h | it / ours, by the clock | range | it / ours, processor seconds | range | same answers |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for name in ANALYSE_NAMES:
-            if name not in found:
-                continue
-            r = found[name]
-            wall, cpu = r["ours_faster_wall"], r["ours_faster_cpu"]
-            lines.append(
-                f"| {ANALYSE_NAMES[name]} | {r['rows_per_hour']:,} | {wall['median']:.2f} | {wall['low']:.2f} - {wall['high']:.2f} "
-                f"| {cpu['median']:.2f} | {cpu['low']:.2f} - {cpu['high']:.2f} | {r['same_answers']} of {r['rows']} |"
-            )
-        loop = found["loop"]
-        reached = loop["ours_faster_wall"]["median"] >= ANALYSE_TARGET
-        lines += [
-            "",
-            f"- Target {ANALYSE_TARGET:g} times the loop by the clock: {'reached' if reached else 'missed'} "
-            f"({loop['ours_faster_wall']['median']:.2f}; {loop['ours_faster_cpu']['median']:.2f} per processor second).",
-        ]
-        if "llama_version" not in found:
-            lines.append("- llama.cpp was not measured on this work.")
-        lines.append("")
-    lines.append(_ANALYSE_WHY)
-    after = result["machine"].get("load_after")
-    load = f" Load after {after:.1f}." if after is not None else " Load after: not recorded."
-    return "\n".join([*lines, _machine(result["machine"]) + load, ""])
-
-
-_ANALYSE_WHY = """Why not more on free text: both must read the same prompts, and of ours four fifths of the processor time are
-matrix products and attention (profile: 51% products, 25% attention, 5% softmax). What is not computed: a shared
-beginning is read once, forced tokens of a schema cost no step, the last layer works for the asked position only,
-attention never meets a slot that nobody may see, and only the last position goes through the vocabulary. What is
-left of the prompts alone is about a sixth of the loop's processor time at the speed of this processor's float32
-products (95 GFLOP/s on a core); the products themselves would have to be fewer or rounder. Tried and
-left out: bfloat16 (the loop is slower in it here, and answers change), packing without padding (2 to 4% of the
-tokens were padding). By the clock a small model has one batch for
-each core, so the ratio by the clock needs cores that are free, and falls to that of the processor seconds on a
-busy machine.
-"""
+    return "\n".join([*lines, "", machine(result["machine"]), ""])
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from hauslm.analyse import run as room
 from hauslm.base.errors import RefusedError
-from hauslm.lm.canary import check_canary, distance, make_canary
+from hauslm.lm.canary import check_canary, distance, make_canary, read_canary
 from hauslm.lm.echo import EchoModel
 from hauslm.lm.interface import BASE, Reply, Request
 from hauslm.lm.local import LocalModel
@@ -81,6 +81,14 @@ def test_damaged_canaries_stop_the_job(
 ) -> None:
     with pytest.raises(RefusedError, match="H834"):
         check_canary(model, "adapter", canary | damage)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '"x"'])
+def test_a_canary_that_is_no_record_is_told_with_its_file(text: str, tmp_path: Path) -> None:
+    (tmp_path / "canary.json").write_text(text)
+    with pytest.raises(RefusedError) as caught:
+        read_canary(tmp_path / "canary.json")
+    assert caught.value.code == "H834" and caught.value.where.endswith("canary.json")
 
 
 def test_another_tokenizer_is_caught(model: LocalModel, canary: dict[str, Any]) -> None:

@@ -96,11 +96,12 @@ def test_journal_names_a_damaged_line(tmp_path: Path) -> None:
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom hauslm.base import files\n"
-        "with files.lock(Path(sys.argv[1]), 'train'):\n print('in', flush=True)\n time.sleep(60)\n"
+        "with files.lock(Path(sys.argv[1]), 'train', 'hauslm train'):\n print('in', flush=True)\n time.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert holder.stdout is not None and holder.stdout.readline() == b"in\n"
-    with pytest.raises(RefusedError, match=str(holder.pid)), files.lock(tmp_path, "train"):
+    told = f"{holder.pid} is already running 'hauslm train'"
+    with pytest.raises(RefusedError, match=told), files.lock(tmp_path, "train"):
         pass
     holder.kill()
     holder.wait()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from hauslm.analyse.canary import check_canary, make_canary
+from hauslm.analyse.canary import check_canary, make_canary, read_canary
 from hauslm.analyse.parts import WHOLE, Part
 from hauslm.base.errors import DataError, RefusedError, UsageError
 from hauslm.base.files import ProjectFolder, read_json, sha256_bytes, sha256_file
@@ -69,7 +69,7 @@ def engine_for(
     adapter = next((n for n in (ADAPTER, *model.adapters()) if n in model.adapters()), BASE)
     canary = folder.adapter / "canary.json"
     if adapter != BASE and canary.is_file():
-        check_canary(model, adapter, read_json(canary))
+        check_canary(model, adapter, read_canary(canary))
         progress.say(say("The adapter's canary answers as recorded, alone and in a mixed batch."))
     if own and adapter != BASE and getattr(model, "dtype", "") == "float32":
         model.merge(adapter)  # type: ignore[attr-defined]  # a LocalModel; a sixth faster
@@ -198,7 +198,7 @@ def _vllm(scenario: Scenario, folder: ProjectFolder, run: Run | None, progress: 
         )
         for name in adapters:
             canary = folder.adapter / "canary.json"
-            recorded = read_json(canary) if canary.is_file() else make_canary(model, name)
+            recorded = read_canary(canary) if canary.is_file() else make_canary(model, name)
             check_canary(model, name, recorded)
     except BaseException:
         stack.close()

@@ -203,8 +203,10 @@ class Journal:
 
 
 @contextmanager
-def lock(folder: Path, what: str) -> Iterator[None]:
+def lock(folder: Path, what: str, doing: str = "") -> Iterator[None]:
     """Only one process does `what` in `folder`; a second one is refused (H410), not queued.
+
+    `doing`: what the process that holds the lock is told to be running; else `what`.
 
     The lock is the kernel's (flock), so a killed process leaves no stale lock behind.
     """
@@ -220,19 +222,19 @@ def lock(folder: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "?"
+            owner, _, running = os.pread(descriptor, 64, 0).decode(errors="replace").partition(" ")
             raise RefusedError(
                 "H410",
                 say(
                     "Process {pid} is already running '{what}' in this folder.",
-                    pid=owner,
-                    what=what,
+                    pid=owner.strip() or "?",
+                    what=running.strip() or what,
                 ),
                 where=str(folder),
                 next_step=say("Wait for it to finish, or choose another folder with -C DIR."),
             ) from error
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()} {doing or what}".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from hauslm.base.errors import DataError
-from hauslm.base.words import say
+from hauslm.base.words import Sentence, say
 from hauslm.data.document import Limits, UnreadableError, clean
 from hauslm.data.language import normal_code
 from hauslm.data.readers._decode import decode, whole_file
@@ -57,21 +57,21 @@ def load_glossary(path: Path) -> list[Term]:
         text, _ = decode(whole_file(path, Limits(file_bytes=_MAX_BYTES)))
         value = yaml.load(text, NoAliasLoader)  # noqa: S506 - a SafeLoader without aliases
     except UnreadableError as error:
-        raise _wrong(path, "", error.reason.text()) from error
+        raise _wrong(path, "", error.reason) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise _wrong(path, "", " ".join(str(error).split())[:160]) from error
     entries = value.get("terms") if isinstance(value, Mapping) else value
     if not isinstance(entries, list) or not entries:
-        raise _wrong(path, "terms", "not a list")
+        raise _wrong(path, "terms", say("a list of terms is expected"))
     if len(entries) > MOST_TERMS:
-        raise _wrong(path, "terms", f"> {MOST_TERMS}")
+        raise _wrong(path, "terms", say("more than {most:,} terms", most=MOST_TERMS))
     terms: list[Term] = []
     for number, entry in enumerate(entries, 1):
         terms += _terms(path, entry, number)
     return terms
 
 
-def _wrong(path: Path, place: str, reason: str) -> DataError:
+def _wrong(path: Path, place: str, reason: Sentence | str) -> DataError:
     return DataError(
         "H345",
         say(
@@ -91,7 +91,7 @@ def _terms(path: Path, entry: Any, number: int) -> list[Term]:
     if isinstance(entry, str):
         return [Term(entry, "", clean(entry).strip())]
     if not isinstance(entry, Mapping):
-        raise _wrong(path, place, "not a term")
+        raise _wrong(path, place, say("neither a text nor fields of a term"))
     id_ = str(entry.get("id") or entry.get("canonical") or number)
     if "canonical" in entry:
         return [_term(path, place, id_, normal_code(entry.get("language")), entry)]
@@ -101,14 +101,14 @@ def _terms(path: Path, entry: Any, number: int) -> list[Term]:
         if isinstance(value, Mapping) and normal_code(key) and "canonical" in value
     ]
     if not found:
-        raise _wrong(path, place, "no 'canonical'")
+        raise _wrong(path, place, say("'canonical' is missing"))
     return found
 
 
 def _term(path: Path, place: str, id_: str, language: str, entry: Mapping[str, Any]) -> Term:
     canonical = entry.get("canonical")
     if not isinstance(canonical, str) or not canonical.strip():
-        raise _wrong(path, place, "empty 'canonical'")
+        raise _wrong(path, place, say("'canonical' must be a text that is not empty"))
     return Term(
         id=id_,
         language=language,
@@ -124,5 +124,5 @@ def _strings(path: Path, place: str, entry: Mapping[str, Any], key: str) -> tupl
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise _wrong(path, place, f"'{key}' is not a list of texts")
+        raise _wrong(path, place, say("'{key}' must be a list of texts", key=key))
     return tuple(clean(v).strip() for v in value if v.strip())

@@ -143,15 +143,16 @@ def _contained(corpus: Corpus, items: Sequence[TaskItem]) -> list[tuple[str, str
 
 
 def place_items(items: Sequence[TaskItem], assignment: Assignment) -> tuple[list[TaskItem], int]:
-    """Items with their split, and how many training items were left out because a test file (or a test
+    """Items with their split and work, and how many training items were left out because a test file (or a test
     document) holds the same document."""
     placed, dropped = [], 0
     for item in items:
-        split = assignment.split_of[task_id(item.document)]
+        member = task_id(item.document)
+        split = assignment.split_of[member]
         if item.split == TRAIN and split == TEST:
             dropped += 1
         else:
-            placed.append(replace(item, split=split))
+            placed.append(replace(item, split=split, work=assignment.work_of.get(member, "")))
     return placed, dropped
 
 

@@ -85,7 +85,8 @@ class Task:
 class TaskItem:
     """One labelled item. `label` is a string, or for extraction a list (of mentions or of labels).
 
-    `position` is 0.0 for the first sentence of a document and 1.0 for the last, None where order is
+    `work` is shared by items of versions of one work, as placing found them; "" before that. `position`
+    is 0.0 for the first sentence of a document and 1.0 for the last, None where order is
     unknown. `extra` holds `before`, `after` (neighbouring sentences), `entities` (original offsets), `doi`,
     `title`.
     """
@@ -98,6 +99,12 @@ class TaskItem:
     split: str = ""
     language: str = UNKNOWN_LANGUAGE
     extra: Mapping[str, Any] = field(default_factory=dict)
+    work: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What counts once in the statistics: the work, where it is known."""
+        return self.work or self.document
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -34,7 +34,7 @@ def alone(
 ) -> list[float]:
     """Seconds of a sample of items, each asked by itself; the same items for every system."""
     chosen = sorted(groups, key=lambda g: rank(g[0].id, "alone"))[:ALONE_ITEMS]
-    return ledger.alone(system, chosen, say("One at a time ({system})", system=system.name))
+    return ledger.alone(system, chosen, say("One at a time ({system})", system=system.shown))
 
 
 def of_local(

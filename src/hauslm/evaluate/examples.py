@@ -61,7 +61,7 @@ def of_text(ledger: Ledger, systems: Systems, texts: Sequence[Text]) -> tuple[di
         for t, opening in zip(chosen, openings, strict=True)
     ]
     said = {
-        s.name: ledger.generate(s, questions, say("Examples ({system})", system=s.name))
+        s.name: ledger.generate(s, questions, say("Examples ({system})", system=s.shown))
         for s in systems.local
     }
     return tuple(

@@ -83,7 +83,7 @@ def divergence(ledger: Ledger, base: System, adapter: System) -> dict[str, Any] 
             (), SAMPLED_TOKENS, temperature=1.0, seed=n, raw_prompt=opening))
         for n, (t, opening) in enumerate(zip(texts, openings, strict=True), 1)
     ]  # fmt: skip
-    replies = ledger.generate(base, questions, say("General text ({system})", system=base.name))
+    replies = ledger.generate(base, questions, say("General text ({system})", system=base.shown))
     units = [
         Unit(PART, f"{t.id}:divergence", t.id, ((opening, str(reply["text"])),))
         for t, opening, reply in zip(texts, openings, replies, strict=True)
@@ -91,7 +91,7 @@ def divergence(ledger: Ledger, base: System, adapter: System) -> dict[str, Any] 
     ]
     if not units:
         return None
-    title = say("General text ({system})", system=base.name)
+    title = say("General text ({system})", system=base.shown)
     of_base = ledger.score(base, units, title)
     of_adapter = ledger.score(adapter, units, title)
     gaps = [

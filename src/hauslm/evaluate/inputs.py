@@ -123,10 +123,11 @@ def held_out(path: Path, most: int) -> Texts:
     return texts
 
 
-def units(texts: Texts, documents: Iterable[str]) -> frozenset[str]:
-    """The names of documents with those of their works: the statistics know held-out text by its work."""
+def units(texts: Texts, trial: Trial | None, documents: Iterable[str]) -> frozenset[str]:
+    """The names of documents with those of their works, by which the statistics know them."""
     names = frozenset(documents)
-    return names | {t.unit for t in texts.test if t.id in names}
+    of_items = {i.unit for i in (trial.test if trial else ()) if i.document in names}
+    return names | of_items | {t.unit for t in texts.test if t.id in names}
 
 
 def sampled_train(path: Path) -> list[Text]:

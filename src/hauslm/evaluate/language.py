@@ -97,7 +97,7 @@ def bits_and_bytes(
 ) -> list[Row]:
     """(bits, bytes) per text, in order. H661 if a byte was not scored, or not once."""
     units = document_units(texts, system, part)
-    title = say("Bits per byte ({system})", system=system.name)
+    title = say("Bits per byte ({system})", system=system.shown)
     rows: list[Row] = []
     for text, scored in zip(texts, ledger.score(system, units, title), strict=True):
         size = len(text.text.encode("utf-8"))
@@ -193,7 +193,7 @@ def term_scores(ledger: Ledger, system: System, places: Sequence[Occurrence]) ->
                 {"term": place.term},
             )
         )
-    title = say("Terms ({system})", system=system.name)
+    title = say("Terms ({system})", system=system.shown)
     scores = ledger.score(system, units, title)
     with_choice = [(p, s) for p, s in zip(places, scores, strict=True) if p.forbidden]
     return Terms(

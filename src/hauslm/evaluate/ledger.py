@@ -22,7 +22,7 @@ from typing import Any
 from hauslm.base.energy import Counter
 from hauslm.base.files import Journal, canonical_json, sha256_bytes, write_sealed
 from hauslm.base.progress import Progress
-from hauslm.base.words import Sentence
+from hauslm.base.words import N_, Sentence
 from hauslm.lm.interface import BASE, LanguageModel, Request, Scored
 
 FORMAT = 2  # raise it when rows change their meaning: old ones are then measured again
@@ -255,6 +255,9 @@ class Ledger:
         self.close()
 
 
+SHOWN = {"base": N_("Base"), "adapter": N_("Adapter"), "cloud": N_("Cloud model")}
+
+
 @dataclass(frozen=True)
 class System:
     """One of the compared systems: a model behind the seam, with an adapter or without."""
@@ -265,6 +268,11 @@ class System:
     base_sha256: str = ""
     adapter_sha256: str = ""
     counter: Counter | None = None  # of the energy of the machine that it runs on
+
+    @property
+    def shown(self) -> Sentence | str:
+        """The name for a reader; `name` is that of records, the same in every language."""
+        return Sentence(SHOWN[self.name], {}) if self.name in SHOWN else self.name
 
 
 class _Clock:

@@ -117,7 +117,7 @@ def _adapted(ledger: Ledger, system: System) -> Any:
     """One of our systems as a model of the harness."""
     from lm_eval.api.model import LM
 
-    title = say("lm-evaluation-harness ({system})", system=system.name)
+    title = say("lm-evaluation-harness ({system})", system=system.shown)
 
     class Ours(LM):  # type: ignore[misc, unused-ignore]  # untyped where it is installed
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:

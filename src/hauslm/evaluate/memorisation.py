@@ -262,7 +262,7 @@ def measure(
 
 def _greedy(ledger: Ledger, system: System, probes: Sequence[Probe]) -> list[Scored]:
     units = [Unit(PART, p.id, p.document, ((p.prompt, p.answer),)) for p in probes]
-    title = say("Memorisation ({system})", system=system.name)
+    title = say("Memorisation ({system})", system=system.shown)
     return [s[0] for s in ledger.score(system, units, title)]
 
 
@@ -324,7 +324,7 @@ def _canaries(
             (p.prompt, answer) for answer in (p.answer, *of_same_shape(p.answer, ALTERNATIVES, seed))))
         for p in probes
     ]  # fmt: skip
-    title = say("Canaries ({system})", system=adapter.name)
+    title = say("Canaries ({system})", system=adapter.shown)
     results = []
     scores = zip(ledger.score(base, units, title), ledger.score(adapter, units, title), strict=True)
     for probe, (of_base, of_adapter) in zip(probes, scores, strict=True):

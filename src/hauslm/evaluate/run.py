@@ -116,7 +116,7 @@ class _Work:
                 where=str(prepared),
                 next_step=say("Raise documents.test_share, or add documents, and prepare again."),
             )
-        leaked = inputs.units(texts, self._leaks(documents, texts, trial))
+        leaked = inputs.units(texts, trial, self._leaks(documents, texts, trial))
         train = inputs.sampled_train(documents)
         result = self._task(trial) if trial else None
         measures = list(result.measures) if result else []
@@ -218,7 +218,7 @@ class _Work:
         given |= {b.name: list(b.answers) for b in made}
         measures = []
         for scorer in self._scorers(trial, golds).values():
-            measure = Measure.of(scorer, [i.document for i in trial.test])
+            measure = Measure.of(scorer, [i.unit for i in trial.test])
             measure.rows = {
                 name: [scorer.row(g, a) for g, a in zip(golds, values, strict=True)]
                 for name, values in given.items()
@@ -254,7 +254,7 @@ class _Work:
                 self.ledger, system, trial.task, items, length_normalised=normalised
             )
         found = asking.by_generation(self.ledger, system, trial.task, items, room)
-        self.notices += asking.answer_notices(found, system.name)
+        self.notices += asking.answer_notices(found, system.shown)
         return found
 
     def _language(self, texts: inputs.Texts) -> list[Measure]:

@@ -253,7 +253,7 @@ def label_in(text: str, labels: Sequence[str]) -> str | None:
     return spelt[longest[0]] if len(longest) == 1 else None
 
 
-def answer_notices(answers: Sequence[Answer], system: str) -> list[Sentence]:
+def answer_notices(answers: Sequence[Answer], system: Sentence | str) -> list[Sentence]:
     """How many answers ran into the token limit or named no label, if any did."""
     found = []
     cut, silent = sum(a.cut for a in answers), sum(a.value is None for a in answers)

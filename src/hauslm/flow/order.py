@@ -86,8 +86,10 @@ def _without_bundle(project: Project, error: RefusedError) -> None:
 
 
 def _execute(project: Project, stage: Stage, options: dict[str, Any]) -> Record:
-
-    with speaking(project.scenario.language), files.lock(project.folder.work, "stage"):
+    with (
+        speaking(project.scenario.language),
+        files.lock(project.folder.work, "stage", f"hauslm {stage.name}"),
+    ):
         inputs = expected_inputs(project, stage)
         record: Record = ROOMS[stage.name](project, options)
         done = record.model_copy(

@@ -113,13 +113,16 @@ def expected_inputs(project: Project, stage: Stage) -> dict[str, str]:
     if stage.name == "evaluate" and glossary:
         path = project.folder.root / glossary
         inputs["glossary"] = files.sha256_file(path) if path.is_file() else "missing"
+    tasks = project.scenario.evaluation.lm_eval
+    if stage.name == "evaluate" and tasks.tasks and tasks.include_path:
+        inputs["lm_eval"] = _files_hash(project, [tasks.include_path])
     if stage.documents:
         inputs["documents"] = _documents_hash(project, stage.documents)
     return inputs
 
 
 def _documents_hash(project: Project, dotted: str) -> str:
-    """One hash over the contents of all files below the paths; file hashes are cached by size, mtime."""
+    """`_files_hash` of the documents that a setting names, and of the task's files."""
     node: Any = project.scenario
     for part in dotted.split("."):
         node = getattr(node, part)
@@ -127,6 +130,11 @@ def _documents_hash(project: Project, dotted: str) -> str:
     task = project.scenario.evaluation.task
     if dotted.startswith("documents"):
         paths += [p for p in (task.file, task.train_file, task.test_file) if p]
+    return _files_hash(project, paths)
+
+
+def _files_hash(project: Project, paths: list[str]) -> str:
+    """One hash over the contents of all files below the paths; file hashes are cached by size, mtime."""
     cache_file = project.folder.work / "file-hashes.json"
     cache: dict[str, list[Any]] = {}
     if cache_file.is_file():

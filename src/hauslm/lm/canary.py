@@ -9,9 +9,11 @@ from the adapter. A mismatch stops the job.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from hauslm.base.errors import RefusedError
+from hauslm.base.errors import DataError, RefusedError
+from hauslm.base.files import read_json
 from hauslm.base.words import Sentence, say
 from hauslm.lm.interface import BASE, LanguageModel, Reply, Request
 
@@ -43,6 +45,17 @@ def make_canary(model: LanguageModel, adapter: str) -> dict[str, Any]:
     }
     _must_differ(answers[BASE], answers[adapter], TOLERANCE)
     return canary
+
+
+def read_canary(path: Path) -> dict[str, Any]:
+    """The canary that lies beside an adapter; RefusedError H834 if the file is damaged."""
+    try:
+        found = read_json(path)
+    except DataError as error:
+        raise _stop(say("The adapter's canary cannot be read."), str(path)) from error
+    if not isinstance(found, dict):
+        raise _stop(say("The adapter's canary cannot be read."), str(path))
+    return found
 
 
 def check_canary(model: LanguageModel, adapter: str, canary: Mapping[str, Any]) -> None:
@@ -87,10 +100,11 @@ def _mismatch(name: str, gap: float, mixed: bool) -> Sentence:
     return say("'{name}' does not answer as recorded (by {gap:.3f} nats).", name=name, gap=gap)
 
 
-def _stop(what: Sentence) -> RefusedError:
+def _stop(what: Sentence, where: str = "") -> RefusedError:
     return RefusedError(
         "H834",
         what,
+        where=where,
         next_step=say("Check that base model and adapter belong together; hauslm verify tells."),
     )
 

@@ -36,7 +36,10 @@ _REASONS: dict[str, str] = {
     "less_than_equal": N_("'{key}' must be at most {limit}, not {value}."),
     "string_pattern_mismatch": N_("'{key}' has a form that is not allowed: {value}."),
     "too_short": N_("'{key}' must not be empty."),
+    "string_too_short": N_("'{key}' must not be empty."),
+    "string_too_long": N_("'{key}' is longer than {limit} characters."),
 }
+_LIMITS = ("gt", "ge", "lt", "le", "max_length")
 
 
 def _field_names(path: tuple[Any, ...]) -> list[str]:
@@ -120,15 +123,22 @@ def _mistake(error: Any, file: str, position: tuple[int, int]) -> UsageError:
             value=value,
         )
         return UsageError("H203", what, where=where, next_step=step)
-    template = _REASONS.get(kind)
-    if template is None:
-        what = say(
-            "'{key}' is not valid: {value} ({reason}).", key=key, value=value, reason=error["msg"]
-        )
-    else:
-        limit = next((context[k] for k in ("gt", "ge", "lt", "le") if k in context), "")
-        what = Sentence(template, {"key": key, "value": value, "limit": str(limit)})
+    what = what_is_wrong(error, key) or say(
+        "'{key}' is not valid: {value} ({reason}).", key=key, value=value, reason=error["msg"]
+    )
     return UsageError("H202", what, where=where, next_step=step)
+
+
+def what_is_wrong(error: Any, key: str) -> Sentence | None:
+    """One of pydantic's errors about the value called `key`, as our sentence; None if it is not a usual
+    one. The server says what is wrong with a request in the same words."""
+    template = _REASONS.get(error["type"])
+    if template is None:
+        return None
+    context = error.get("ctx") or {}
+    limit = next((context[k] for k in _LIMITS if k in context), "")
+    value = _shown(error.get("input"))
+    return Sentence(template, {"key": key, "value": value, "limit": str(limit)})
 
 
 def _shown(value: Any) -> str:

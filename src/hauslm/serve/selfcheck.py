@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from hauslm.base.errors import RefusedError
-from hauslm.base.files import read_json, sha256_file
+from hauslm.base.files import sha256_file
 from hauslm.base.words import Sentence, say
-from hauslm.lm.canary import check_canary
+from hauslm.lm.canary import check_canary, read_canary
 from hauslm.lm.interface import BASE, LanguageModel, Reply, Request
 
 PROMPT = "The results of this study show that the method is"
@@ -84,7 +84,7 @@ def _as_trained(model: LanguageModel, name: str) -> None:
             next_step=say("Train again, or restore the files of the run."),
         )
     if (folder / CANARY).is_file():
-        check_canary(model, name, read_json(folder / CANARY))
+        check_canary(model, name, read_canary(folder / CANARY))
 
 
 def _fingerprints(model: LanguageModel, adapters: Sequence[str]) -> list[Fingerprint]:

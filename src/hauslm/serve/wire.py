@@ -17,6 +17,7 @@ from hauslm.base.errors import UsageError
 from hauslm.base.words import say
 from hauslm.lm.interface import Message, Request, Role
 from hauslm.lm.schema import check as check_schema
+from hauslm.scenario.reading import what_is_wrong
 from hauslm.serve.refusal import ApiError, invalid, of_error, unsupported, unsupported_value
 
 MAX_DEPTH = 64
@@ -187,14 +188,17 @@ def _validated(kind: type[_B], body: Mapping[str, Any]) -> _B:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         place = [str(p) for p in first["loc"]]
         if place[0] in ("stop", "prompt"):  # a union: what follows names its members
             place = place[:1]
         name = ".".join(place)
         if first["type"] == "extra_forbidden":
             raise unsupported(name) from error
-        raise invalid(name, say("{reason}.", reason=first["msg"])) from error
+        usual = what_is_wrong(first, name)
+        if usual is None:
+            raise invalid(name, say("{reason}.", reason=first["msg"])) from error
+        raise ApiError(400, usual, name, "invalid_value") from error
 
 
 def _stops(body: _Body) -> tuple[str, ...]:

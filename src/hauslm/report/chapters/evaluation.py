@@ -45,6 +45,7 @@ MEASURES = {
 SYSTEMS = {
     "base": N_("Base"),
     "adapter": N_("Adapter"),
+    "cloud": N_("Cloud model"),
     "majority": N_("Most frequent label"),
     "tfidf_logistic": N_("TF-IDF"),
     "tfidf_position_logistic": N_("TF-IDF with position"),
