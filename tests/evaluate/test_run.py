@@ -284,7 +284,7 @@ def test_a_cloud_model_answers_the_same_items_in_words(prepared: Prepared) -> No
     assert len(seen) == 100
     assert metrics(result, "cloud")["accuracy"] == 1
     assert metrics(result, "base")["accuracy"] == 0
-    assert "100 of 100 answers (base) name no label" in notices(result)
+    assert "100 of 100 answers (Base) name no label" in notices(result)
     assert any(d.against == "cloud" and d.value < 0 for d in result.differences)
     assert result.task["method"] == "generation"
 

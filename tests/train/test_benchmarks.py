@@ -33,6 +33,7 @@ def test_the_page_is_what_the_benchmarks_gave(language: str) -> None:
 
 def test_a_missed_target_is_said_with_its_distance() -> None:
     script = _script("scripts/performance.py")
+    script.speak("en")
 
     def row(wall: float, memory: float, loss: float) -> dict[str, float]:
         return {

@@ -285,7 +285,7 @@ def analyse(
     if merge:
         if shard or engine or workers or ray_address:
             raise UsageError(
-                "H840",
+                "H115",
                 say("--merge takes no other option: the parts say what they were made with."),
                 next_step=say("Run hauslm analyse --merge alone, once all parts are there."),
             )
