@@ -171,7 +171,7 @@ def by_likelihood(
 ) -> list[Answer]:
     """The most probable label per item, with its probability among the labels."""
     units = label_units(system, task, items)
-    scores = ledger.score(system, units, say("Task ({system})", system=system.name))
+    scores = ledger.score(system, units, say("Task ({system})", system=system.shown))
     return [_most_probable(list(task.labels), s, length_normalised) for s in scores]
 
 
@@ -208,7 +208,7 @@ def by_generation(
 ) -> list[Answer]:
     """The answer in the system's own words: a label that it names, or a JSON list."""
     questions = [q for a in items for q in questions_of(task, a, answer_tokens)]
-    rows = iter(ledger.generate(system, questions, say("Task ({system})", system=system.name)))
+    rows = iter(ledger.generate(system, questions, say("Task ({system})", system=system.shown)))
     return [_joined(task, [next(rows) for _ in a.prompts]) for a in items]
 
 
