@@ -128,12 +128,12 @@ def whole(folder: Path) -> None:
     state.write_text(json.dumps({"seconds": time.time() - began, "in_one_go": not begun}))
 
 
-def killed(folder: Path, kills: int, seed: int) -> None:
-    """Killed `kills` times while it works, then left to end."""
+def killed(folder: Path, kills: int, seed: int, longest_s: float) -> None:
+    """Killed `kills` times while it works, `longest_s` at the most into each start, then left to end."""
     state = folder / "state.json"
     found: dict[str, Any] = json.loads(state.read_text()) if state.is_file() else {"killed": []}
     while not found.get("done") and len(found["killed"]) < kills:
-        seconds = random.Random(f"{seed} {len(found['killed'])}").uniform(SHORTEST_S, LONGEST_S)
+        seconds = random.Random(f"{seed} {len(found['killed'])}").uniform(SHORTEST_S, longest_s)
         before = journal_bytes(folder)
         child = start(folder)
         while child.poll() is None and journal_bytes(folder) <= before:
@@ -205,7 +205,8 @@ def main() -> None:
     one = project(options.work / "whole", data, options)
     two = project(options.work / "killed", data, options)
     whole(one)
-    killed(two, options.kills, options.seed)
+    needed_s = json.loads((one / "state.json").read_text())["seconds"]
+    killed(two, options.kills, options.seed, min(LONGEST_S, needed_s / max(1, options.kills)))
     first, second = looked_at(one), looked_at(two)
     record = json.loads((one / "out.json").read_text(encoding="utf-8"))
     times = json.loads((two / "state.json").read_text())["killed"]
