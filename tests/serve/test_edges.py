@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hauslm.base.words import speaking
 from hauslm.lm.echo import EchoModel
 from hauslm.lm.interface import Request
 from hauslm.serve.guard import LOOPBACK_NAMES
@@ -424,3 +425,20 @@ def test_any_object_is_a_sound_request_or_a_refusal(found: dict[str, Any]) -> No
                 assert refusal.status == 400
             else:
                 assert ask.requests and all(r.max_new_tokens >= 1 for r in ask.requests)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"temperature": -1}, "„temperature“ muss mindestens 0.0 sein, nicht -1."),
+        ({"n": 99}, "„n“ darf höchstens 16 sein, nicht 99."),
+        ({"model": ""}, "„model“ darf nicht leer sein."),
+        ({"stop": 3}, "ein Text oder eine Liste von Texten wird erwartet."),
+    ],
+)
+def test_refusals_speak_german(changed: dict[str, Any], said: str) -> None:
+    asked = {"model": "m", "messages": [{"role": "user", "content": "x"}]} | changed
+    with speaking("de"), pytest.raises(ApiError) as caught:
+        chat_ask(asked)
+    with speaking("de"):
+        assert said in caught.value.body()["error"]["message"]

@@ -119,9 +119,7 @@ def analyse(
                 expect = expected(scenario, plan)
                 return _Job(scenario, place, template, workforce, journal, progress, expect).run()
         except UsageError as error:
-            if (
-                error.code == "H802"
-            ):  # told by the grammar's maker, who does not know whose schema it is
+            if error.code == "H802":  # the maker of grammars does not know whose schema it is
                 error.where = error.where or "analysis.json_schema"
             raise
         except KeyboardInterrupt as error:

@@ -47,6 +47,11 @@ def sha256_tree(folder: Path, names: Iterable[str] | None = None) -> str:
     return digest.hexdigest()
 
 
+def utf8_name(name: str) -> str:
+    """The name of a file as records can hold it: on Linux a name may be any bytes, in UTF-8 it may not."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def canonical_json(value: Any) -> bytes:
     """The one spelling of a JSON value that hashes are taken of."""
     return _CANONICAL.encode(value).encode()

@@ -226,7 +226,7 @@ class _Preparation:
         """Bytes of the files whose bytes are mostly text."""
         pages = (".pdf", ".docx")
         texts = (s for s in self._sources() if s.path.suffix.lower() not in pages)
-        return sum(max(0, s.bytes) for s in texts)
+        return sum(max(0, s.size_bytes) for s in texts)
 
     # -------------------------------------------------------------- the steps
 

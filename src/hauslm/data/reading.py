@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hauslm.base.errors import DataError, did_you_mean
+from hauslm.base.files import utf8_name
 from hauslm.base.progress import Progress, Silent
 from hauslm.base.words import Sentence, say
 from hauslm.data.document import (
@@ -52,8 +53,8 @@ class Source:
     named: bool
 
     @property
-    def bytes(self) -> int:
-        """Size of the file; -1 for a link to nowhere."""
+    def size_bytes(self) -> int:
+        """-1 for a link to nowhere."""
         return int(self.stamp()[1])
 
     def stamp(self) -> list[str | int]:
@@ -117,8 +118,7 @@ def _shown(path: Path, root: Path) -> str:
     shown = (
         absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else str(absolute)
     )
-    # A name of bytes that are not UTF-8 could not be written into any record as it is.
-    return os.fsencode(shown).decode("utf-8", "backslashreplace")
+    return utf8_name(shown)
 
 
 def read_documents(

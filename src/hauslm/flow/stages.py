@@ -12,7 +12,6 @@ those that build on it run again, nothing else.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,7 +145,7 @@ def _files_hash(project: Project, paths: list[str]) -> str:
     lines = []
     for path in files_below(project.folder.root, paths):
         stat = path.stat()
-        key, stamp = _encodable(str(path)), [stat.st_size, stat.st_mtime_ns]
+        key, stamp = files.utf8_name(str(path)), [stat.st_size, stat.st_mtime_ns]
         known = cache.get(key)
         try:
             digest = known[2] if known and known[:2] == stamp else files.sha256_file(path)
@@ -154,15 +153,10 @@ def _files_hash(project: Project, paths: list[str]) -> str:
             digest = "unreadable"
         else:
             fresh[key] = [*stamp, digest]
-        lines.append(f"{_encodable(project.folder.relative(path))}\0{digest}\n")
+        lines.append(f"{files.utf8_name(project.folder.relative(path))}\0{digest}\n")
     if fresh and any(cache.get(k) != v for k, v in fresh.items()):
         files.write_json(cache_file, cache | fresh)
     return files.sha256_bytes("".join(sorted(lines)).encode())
-
-
-def _encodable(name: str) -> str:
-    """The name of a file as UTF-8 can hold it; on Linux a name may be any bytes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def files_below(root: Path, paths: list[str]) -> list[Path]:

@@ -191,7 +191,7 @@ def _validated(kind: type[_B], body: Mapping[str, Any]) -> _B:
         first = error.errors(include_url=False)[0]
         place = [str(p) for p in first["loc"]]
         if place[0] in ("stop", "prompt"):  # a union: what follows names its members
-            place = place[:1]
+            raise invalid(place[0], say("a text or a list of texts is expected.")) from error
         name = ".".join(place)
         if first["type"] == "extra_forbidden":
             raise unsupported(name) from error
