@@ -7,7 +7,7 @@ in any process and again after an interruption. A shard whose `.done.json` exist
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,9 +25,9 @@ from hauslm.data.facts import Facts, facts_of
 from hauslm.data.ngrams import PERMUTATIONS, signature_values
 from hauslm.data.split import SPLITS
 from hauslm.data.spool import Shard, digest, read_shard
-from hauslm.data.store import Example, ExampleStore, Run, StoreWriter, deal
+from hauslm.data.store import ExampleStore, Run, StoreWriter, deal
 from hauslm.data.task import Task, TaskItem
-from hauslm.data.tokens import Encoded, Tokenizer
+from hauslm.data.tokens import Tokenizer
 
 # Texts tokenized in one call: where the library has all cores, enough to keep them busy; where it has one,
 # so little that its memory is taken again and again instead of from the system each time.
@@ -132,8 +132,11 @@ def examples_of_shard(job: Job, shard: Shard) -> dict[str, Any]:
             encoded = tokenizer.encode_texts([d.text for d in batch])
             for document, one in zip(batch, encoded, strict=True):
                 before, bytes_before = len(writer), writer.meta_bytes
-                for example in _examples_of(document, one, tokenizer, job):
-                    writer.append(example)
+                if document.messages:
+                    for example in chat_examples(document, tokenizer, job.seq_len):
+                        writer.append(example)
+                elif job.use_text:
+                    writer.extend(text_examples(document, one, tokenizer, job.seq_len))
                 lengths.append(len(one.ids))
                 examples.append(len(writer) - before)
                 meta.append(writer.meta_bytes - bytes_before)
@@ -151,14 +154,6 @@ def _is_whole(part: Path) -> bool:
     except DataError:  # the disk lost something of it: it is made again
         return False
     return True
-
-
-def _examples_of(
-    document: Document, encoded: Encoded, tokenizer: Tokenizer, job: Job
-) -> Iterable[Example]:
-    if document.messages:
-        return chat_examples(document, tokenizer, job.seq_len)
-    return text_examples(document, encoded, tokenizer, job.seq_len) if job.use_text else ()
 
 
 def deal_shard(

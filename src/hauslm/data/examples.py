@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hauslm.base.errors import DataError
+from hauslm.base.files import canonical_json
 from hauslm.base.words import say
 from hauslm.data.document import Document
-from hauslm.data.store import Example
+from hauslm.data.store import Example, Examples
 from hauslm.data.task import Task, TaskItem, answer_text, task_messages
 from hauslm.data.tokens import Encoded, Tokenizer
 from hauslm.records import Sample
@@ -57,7 +58,8 @@ def pieces(text: bytes, ends: NDArray[np.int64], capacity: int, overlap: int) ->
     # Lists, and the standard bisection: one number at a time is what numpy is slow at.
     breaks = _token_places(_PARAGRAPH, text, ends)
     paragraphs: list[int] = breaks.tolist()
-    sentences: list[int] = np.union1d(_token_places(_SENTENCE, text, ends), breaks).tolist()
+    both = np.concatenate((breaks, _token_places(_SENTENCE, text, ends)))
+    sentences: list[int] = _once(np.sort(both)).tolist()
     overlap = min(overlap, capacity // 4)
     found: list[Piece] = []
     start = fresh = 0
@@ -79,7 +81,12 @@ def _token_places(
 ) -> NDArray[np.int64]:
     """Indices of the tokens that begin where (or just after) a match of the pattern ends."""
     stops = np.array([m.end() for m in pattern.finditer(text)], dtype=np.int64)
-    return np.unique(np.searchsorted(ends, stops, side="left") + 1) if len(stops) else stops
+    return _once(np.searchsorted(ends, stops, side="left") + 1)
+
+
+def _once(ascending: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each of these numbers once."""
+    return ascending[np.diff(ascending, prepend=-1) > 0]
 
 
 def _between_characters(text: bytes, ends: NDArray[np.int64], token: int) -> bool:
@@ -120,28 +127,37 @@ def _cut(
 
 def text_examples(
     document: Document, encoded: Encoded, tokenizer: Tokenizer, seq_len: int
-) -> Iterator[Example]:
+) -> Examples:
     """The document as pieces of at most `seq_len` tokens: begin token, text, end token after the last."""
     prefix = np.array(tokenizer.text_prefix, dtype=np.uint32)
-    before, end_id = len(prefix), tokenizer.eos_id
+    before = len(prefix)
     capacity = seq_len - before - 1
     raw = document.text.encode("utf-8")
     cut = pieces(raw, encoded.ends, capacity, overlap_of(seq_len))
-    for number, piece in enumerate(cut):
-        last = number == len(cut) - 1
-        end = before + piece.end - piece.start
-        # Made in one go: a corpus has millions of these, and the tokenizer itself is quick.
-        tokens = np.empty(end + last, dtype=np.uint32)
-        tokens[:before] = prefix
-        tokens[before:end] = encoded.ids[piece.start : piece.end]
-        if last:
-            tokens[end] = end_id
-        mask = np.ones(end + last, dtype=np.bool_)
-        mask[: before + piece.fresh - piece.start] = False
-        mask[0] = False  # nothing predicts the first token of a row
-        yield Example(
-            tokens, mask, _meta(f"{document.id}:{number}", document.id, "text", document.language)
-        )
+    parts: list[NDArray[np.uint32]] = []
+    for piece in cut:
+        parts += (prefix, encoded.ids[piece.start : piece.end])
+    starts, fresh, ends = np.array(cut, dtype=np.int64).reshape(-1, 3).T
+    lengths = before + ends - starts
+    if cut:
+        parts.append(np.array([tokenizer.eos_id], dtype=np.uint32))
+        lengths[-1] += 1
+    tokens = np.concatenate(parts) if parts else np.empty(0, dtype=np.uint32)
+    trained = np.ones(len(tokens), dtype=np.bool_)
+    # Context only is what stands before the fresh part; and nothing predicts the first token of a row.
+    context = np.maximum(before + fresh - starts, 1)
+    for start, stop in zip(
+        (rows := np.cumsum(lengths) - lengths).tolist(), (rows + context).tolist(), strict=True
+    ):
+        trained[start:stop] = False
+    return Examples(tokens, trained, lengths, _meta_lines(document, "text", len(cut)))
+
+
+def _meta_lines(document: Document, kind: str, count: int) -> bytes:
+    """`_meta` of the document's examples 0, 1, ... as lines of canonical JSON: only the number differs."""
+    mark = canonical_json(_meta(f"{document.id}:\x1f", document.id, kind, document.language))
+    head, tail = mark.rsplit(b"\\u001f", 1)
+    return b"".join([b"%b%d%b\n" % (head, number, tail) for number in range(count)])
 
 
 def _meta(id_: str, document: str, kind: str, language: str) -> dict[str, str]:

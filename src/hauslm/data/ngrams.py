@@ -128,7 +128,7 @@ def signature_values(words: NDArray[np.uint64]) -> NDArray[np.uint32]:
     minhash = MinHash(
         num_perm=PERMUTATIONS, seed=1, scheme=SCHEME, hashfunc=int, permutations=_permutations()
     )
-    minhash.update_batch(np.unique(shingles >> np.uint64(32)).tolist())
+    minhash.update_batch(distinct(shingles >> np.uint64(32)).tolist())
     return np.asarray(minhash.hashvalues, dtype=np.uint32)
 
 
@@ -261,13 +261,19 @@ class Overlap:
 
     def share_of(self, document: str) -> float:
         """The same for one test text."""
+        return self._share(document, self._grams[self._hit])
+
+    def _share(self, document: str, hit: NDArray[np.uint64]) -> float:
         grams = self._owners.get(document)
-        if grams is None or not len(grams):
+        if grams is None or not len(grams) or not len(hit):
             return 0.0
-        return float(self._hit[np.searchsorted(self._grams, grams)].mean())
+        # Looked for in the few that were hit: among all those of the test part it takes several times as long.
+        places = np.minimum(np.searchsorted(hit, grams), len(hit) - 1)
+        return float((hit[places] == grams).mean())
 
     def worst(self, count: int = 3) -> list[tuple[str, float]]:
-        ranked = ((d, self.share_of(d)) for d in self._owners)
+        hit = self._grams[self._hit]
+        ranked = ((d, self._share(d, hit)) for d in self._owners)
         return sorted((r for r in ranked if r[1] > 0), key=lambda r: (-r[1], r[0]))[:count]
 
 

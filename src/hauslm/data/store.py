@@ -45,6 +45,29 @@ class Example:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Examples:
+    """Several examples in one piece, as the store keeps them: a corpus has millions, each of which would cost
+    three arrays and three writes. Tokens and labels one after the other, `lengths` in tokens, and a line
+    of canonical JSON for each (`meta`)."""
+
+    tokens: NDArray[np.uint32]
+    trained: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+    meta: bytes
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[Example]:
+        ends = np.cumsum(self.lengths).tolist()
+        for line, length, end in zip(
+            self.meta.splitlines(), self.lengths.tolist(), ends, strict=True
+        ):
+            chosen = slice(end - length, end)
+            yield Example(self.tokens[chosen], self.trained[chosen], json.loads(line))
+
+
 class ExampleStore:
     """Random access to prepared examples: `len(store)`, `store[i]`, `store.lengths()`."""
 
@@ -197,6 +220,19 @@ class StoreWriter:
         except OSError as error:
             raise disk_error(error, self.prefix) from error
         self._offsets.append(self._offsets[-1] + len(example.tokens))
+
+    def extend(self, examples: Examples) -> None:
+        if not len(examples.tokens) == len(examples.trained) == int(examples.lengths.sum()):
+            raise ValueError("tokens, trained and lengths do not fit")
+        if examples.meta.count(b"\n") != len(examples):
+            raise ValueError("not one line of meta for each example")
+        try:
+            self._files[".tokens.bin"].write(np.asarray(examples.tokens, dtype=_TOKEN).data)
+            self._files[".trained.bin"].write(np.asarray(examples.trained, dtype=_FLAG).data)
+            self.meta_bytes += self._files[".meta.jsonl"].write(examples.meta)
+        except OSError as error:
+            raise disk_error(error, self.prefix) from error
+        self._shifted(np.concatenate(([0], np.cumsum(examples.lengths))))
 
     def append_store(self, part: Path) -> None:
         """Append all examples of a finished store, file by file."""
