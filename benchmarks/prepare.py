@@ -3,7 +3,8 @@
 Generated articles (deterministic; words of a Zipf-like vocabulary, so no text of anybody) are written as
 JSONL of about `--megabytes`. Then, alternating round by round so that a busy machine hits both alike:
 
-1. the tokenizer library's `encode_batch_fast` over all texts, all cores, in batches of 2 MB;
+1. the tokenizer library's `encode_batch_fast` over all texts, all cores, in batches of 2 MB, as it comes
+   and once more with as small a cache of words as `hauslm prepare` gives it;
 2. the step of `hauslm prepare` that tokenizes: spool to sealed examples by shard, all cores;
 3. with `--whole`, all of `hauslm prepare` on a project, in processes of its own whose memory is watched;
    and after the rounds once more, killed at 70 % of that time and started again.
@@ -13,6 +14,8 @@ hashes words, looks for near-duplicates and personal data, splits and writes the
 times stand processor seconds, which another load on the machine disturbs less. Results go to benchmarks/results/prepare.json.
 
     python benchmarks/prepare.py --megabytes 500 --rounds 3
+
+`--corpus FILE` takes texts of one's own instead of generated ones.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ from hauslm.data.build import BATCH_OF_ONE_CORE, Job, examples_of_shard
 from hauslm.data.gather import gather
 from hauslm.data.spool import read_shard
 from hauslm.data.store import ExampleStore
+from hauslm.data.tokens import CACHED_WORDS
 from hauslm.scenario import parse
 
 RESULTS = Path(__file__).parent / "results" / "prepare.json"
@@ -93,6 +97,12 @@ def write_corpus(path: Path, megabytes: float) -> tuple[int, int]:
     return count, size
 
 
+def size_of(corpus: Path) -> tuple[int, int]:
+    with corpus.open(encoding="utf-8") as stream:
+        sizes = [len(json.loads(line)["text"].encode()) for line in stream]
+    return len(sizes), sum(sizes)
+
+
 def batches(spool: Path, shards: list[Any]) -> list[list[str]]:
     found: list[list[str]] = [[]]
     size = 0
@@ -106,20 +116,25 @@ def batches(spool: Path, shards: list[Any]) -> list[list[str]]:
     return [b for b in found if b]
 
 
-def library_seconds(spool: Path, shards: list[Any]) -> tuple[float, float]:
-    """The library's own batch speed, all cores, nothing kept: wall and processor seconds.
+def library_seconds(
+    spool: Path, shards: list[Any], cached_words: int | None = None
+) -> tuple[float, float]:
+    """The library's own batch speed, all cores, nothing kept: wall and processor seconds. With
+    `cached_words`, it remembers so many words as in ours; otherwise as it comes.
 
     In a process of its own each time, as ours has: in one that had tokenized before, four rounds took 20.6,
     24.1, 23.5 and 27.5 s for the same 100 MB, which would have flattered ours.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-        return alone.submit(_library, spool, shards).result()
+        return alone.submit(_library, spool, shards, cached_words).result()
 
 
-def _library(spool: Path, shards: list[Any]) -> tuple[float, float]:
+def _library(spool: Path, shards: list[Any], cached_words: int | None) -> tuple[float, float]:
     texts = batches(spool, shards)
     tokenizer = RustTokenizer.from_file(str(embedded.MODEL / "tokenizer.json"))
     tokenizer.encode_special_tokens = True
+    if cached_words is not None:
+        tokenizer.model._resize_cache(cached_words)
     wall, processor = time.monotonic(), processor_s(resource.RUSAGE_SELF)
     for batch in texts:
         tokenizer.encode_batch_fast(batch, add_special_tokens=False)
@@ -158,18 +173,22 @@ def whole(folder: Path, kill_after_s: float | None = None) -> dict[str, Any]:
     child = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.DEVNULL,
                              start_new_session=True)  # fmt: skip
     peak = 0
-    while child.poll() is None:
+    ended = False
+    while not ended:
         if kill_after_s is not None and time.monotonic() - started > kill_after_s:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             return {"killed_after_s": round(time.monotonic() - started, 1)}
         peak = max(peak, anonymous_kib(child.pid))
-        time.sleep(0.5)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=0.5)
+            ended = True
+    seconds = time.monotonic() - started
     if child.returncode:
         raise SystemExit(f"hauslm prepare ended with {child.returncode}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(seconds, 2),
         "peak_mib": peak // 1024,
         "largest_rss_mib": used.ru_maxrss // 1024,
     }
@@ -203,6 +222,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--megabytes", type=float, default=200)
+    parser.add_argument(
+        "--corpus", type=Path, default=None, help="JSONL with a field 'text', instead"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--whole", action="store_true", help="also all of hauslm prepare, and resumed"
@@ -220,8 +242,12 @@ def main() -> None:
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    corpus = folder / "corpus.jsonl"
-    documents, size = write_corpus(corpus, options.megabytes)
+    if options.corpus:
+        corpus = options.corpus.resolve()
+        documents, size = size_of(corpus)
+    else:
+        corpus = folder / "corpus.jsonl"
+        documents, size = write_corpus(corpus, options.megabytes)
     project(folder / "project", corpus)
     scenario = parse((folder / "project" / "hauslm.yaml").read_text())
     building = ProjectFolder(folder / "project").work / "bench"
@@ -230,6 +256,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     rounds: list[dict[str, Any]] = []
     for number in range(options.rounds):
         one, one_processor = library_seconds(spool, gathered.shards)
+        alike, alike_processor = library_seconds(spool, gathered.shards, CACHED_WORDS)
         parts = folder / f"parts-{number}"
         parts.mkdir()
         other = step_seconds(parts, spool, gathered.shards)
@@ -241,6 +268,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         row = {
             "library_s": round(one, 2),
             "library_processor_s": round(one_processor, 2),
+            "library_our_cache_s": round(alike, 2),
+            "library_our_cache_processor_s": round(alike_processor, 2),
             "prepare_s": round(other, 2),
             "ratio": round(one / other, 3),
         }
@@ -249,6 +278,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             row["whole"] = all_of_it = whole(folder / "project")
             all_of_it["processor_s"] = round(processor_s(resource.RUSAGE_CHILDREN) - began, 1)
             all_of_it["ratio"] = round(one / all_of_it["seconds"], 3)
+            all_of_it["ratio_our_cache"] = round(alike / all_of_it["seconds"], 3)
             all_of_it["processor_ratio"] = round(one_processor / all_of_it["processor_s"], 3)
             if number < options.rounds - 1:
                 shutil.rmtree(folder / "project" / "work" / "prepared")
@@ -258,9 +288,11 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"cores": len(os.sched_getaffinity(0)), "processor": platform.processor() or platform.machine(),
                     "load_at_end": [round(x, 1) for x in os.getloadavg()]},
-        "corpus": {"documents": documents, "bytes": size, "kind": "generated", "tokens": tokens},
+        "corpus": {"documents": documents, "bytes": size, "kind": options.corpus.name if options.corpus else "generated", "tokens": tokens},
         "rounds": rounds,
         "ratio_median": statistics.median(r["ratio"] for r in rounds),
+        "cached_words": CACHED_WORDS,
+        "library_our_cache_mb_per_s": round(size / 1e6 / statistics.median(r["library_our_cache_s"] for r in rounds), 2),
         "library_mb_per_s": round(size / 1e6 / statistics.median(r["library_s"] for r in rounds), 2),
         "prepare_mb_per_s": round(size / 1e6 / statistics.median(r["prepare_s"] for r in rounds), 2),
         "this_process_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
@@ -269,6 +301,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         each = [r["whole"] for r in rounds]
         result["whole"] = {
             "ratio_median": statistics.median(w["ratio"] for w in each),
+            "ratio_our_cache_median": statistics.median(w["ratio_our_cache"] for w in each),
             "processor_ratio_median": statistics.median(w["processor_ratio"] for w in each),
             "seconds_median": statistics.median(w["seconds"] for w in each),
             "mb_per_s": round(size / 1e6 / statistics.median(w["seconds"] for w in each), 2),

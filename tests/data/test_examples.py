@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example as the_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hauslm.base.errors import DataError
+from hauslm.base.files import canonical_json
 from hauslm.data.document import Document
 from hauslm.data.examples import (
     chat_examples,
@@ -53,6 +55,22 @@ def shown(example: Example, tokenizer: Tokenizer, *, trained: bool) -> str:
 
 
 # ------------------------------------------------------------------ raw text
+
+
+@settings(deadline=None, max_examples=60)
+@given(id_=st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20))
+@the_case(id_='\x1f"\\u001f:\\')
+def test_lines_of_what_each_example_is_are_canonical_json(tokenizer: Tokenizer, id_: str) -> None:
+    document = Document(id=id_, title="", text="Ein Satz. " * 40, language="de")
+    encoded = tokenizer.encode_texts([document.text])[0]
+    made = text_examples(document, encoded, tokenizer, 32)
+    wanted = [
+        {"id": f"{id_}:{n}", "document": id_, "kind": "text", "language": "de"}
+        for n in range(len(made))
+    ]
+    assert len(made) > 3
+    assert made.meta == b"".join(canonical_json(one) + b"\n" for one in wanted)
+    assert [e.meta for e in made] == wanted
 
 
 @settings(deadline=None, max_examples=150)

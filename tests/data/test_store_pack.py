@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hauslm.base.errors import DataError
+from hauslm.base.files import canonical_json
 from hauslm.data.pack import batches_in_order, fill, pack, unpacked
 from hauslm.data.store import (
     SUFFIXES,
     Example,
+    Examples,
     ExampleStore,
     Run,
     StoreWriter,
@@ -82,6 +85,40 @@ def test_concatenated_stores_are_one(tmp_path: Path) -> None:
         assert len(writer) == 3
     whole = ExampleStore.open(tmp_path / "all")
     assert all(same(a, b) for a, b in zip(whole, [*parts[0], *parts[2]], strict=True))
+
+
+def in_one_piece(several: list[Example]) -> Examples:
+    return Examples(
+        np.concatenate([e.tokens for e in several]),
+        np.concatenate([e.trained for e in several]),
+        np.array([len(e.tokens) for e in several], dtype=np.int64),
+        b"".join(canonical_json(e.meta) + b"\n" for e in several),
+    )
+
+
+def test_examples_in_one_piece_are_stored_as_one_by_one(tmp_path: Path) -> None:
+    several, more = examples([3, 1, 7], "a"), examples([0, 2], "b")
+    write_store(tmp_path / "each", [*several, *more])
+    with StoreWriter(tmp_path / "pieces") as writer:
+        writer.extend(in_one_piece(several))
+        writer.extend(in_one_piece(more))
+        assert len(writer) == 5 and writer.tokens == 13
+    for suffix in SUFFIXES:
+        each, piece = (with_suffix(tmp_path / n, suffix) for n in ("each", "pieces"))
+        assert each.read_bytes() == piece.read_bytes()
+    assert all(same(a, b) for a, b in zip(in_one_piece(several), several, strict=True))
+
+
+def test_pieces_that_do_not_fit_are_not_stored(tmp_path: Path) -> None:
+    whole = in_one_piece(examples([3, 1]))
+    for wrong in (
+        replace(whole, trained=whole.trained[:-1]),
+        replace(whole, lengths=whole.lengths[:-1]),
+        replace(whole, meta=whole.meta.splitlines(keepends=True)[0]),
+    ):
+        with pytest.raises(ValueError), StoreWriter(tmp_path / "x") as writer:
+            writer.extend(wrong)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_store_is_dealt_out_run_by_run(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import models, pre_tokenizers
 
 from hauslm.base.errors import DataError, MissingError
-from hauslm.data.tokens import Tokenizer
+from hauslm.data.tokens import CACHED_WORDS, Tokenizer
 from hauslm.embedded import MODEL
 
 from . import conftest
@@ -40,6 +42,35 @@ def test_byte_ends_agree_with_the_librarys_offsets(tokenizer: Tokenizer, text: s
     pieces = [whole[a:b] for a, b in zip(starts, fast.ends, strict=True)]
     assert b"".join(pieces) == whole
     assert tokenizer.decode(fast.ids, skip_special=False) == text
+
+
+def test_the_smaller_cache_of_words_changes_no_token(tokenizer: Tokenizer) -> None:
+    words = [f"{a}{b}" for a in ("wind", "Größe", "ion", "x") for b in range(1500)]
+    assert len(words) > 2 * CACHED_WORDS
+    texts = [" ".join(words), " ".join(reversed(words)), " ".join(words[::3] * 2)]
+    library = RustTokenizer.from_file(str(tokenizer.file))
+    library.encode_special_tokens = True
+    wanted = [e.ids for e in library.encode_batch(texts, add_special_tokens=False)]
+    assert [e.ids.tolist() for e in tokenizer.encode_texts(texts)] == wanted
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        models.WordLevel({"<s>": 0, "</s>": 1, "a": 2, "b": 3}, unk_token="<s>"),
+        models.WordPiece({"<s>": 0, "</s>": 1, "a": 2, "b": 3}, unk_token="<s>"),
+        models.Unigram([("<s>", 0.0), ("</s>", 0.0), ("a", -1.0), ("b", -1.0)], unk_id=0),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_models_of_other_kinds_have_their_tokens(tmp_path: Path, model: models.Model) -> None:
+    library = RustTokenizer(model)
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    library.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    encoded = Tokenizer(tmp_path).encode_texts(["a b a", "ä b"])
+    assert [e.ids.tolist() for e in encoded] == [[2, 3, 2], [0, 3]]
+    assert [e.ends.tolist() for e in encoded] == [[1, 3, 5], [2, 4]]
 
 
 def test_neutral_breaks_control_tokens_only(tokenizer: Tokenizer) -> None:

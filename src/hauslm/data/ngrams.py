@@ -201,6 +201,7 @@ class Overlap:
         self._held = 0
         self._grams: NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
         self._hit: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
+        self._shares: dict[str, float] | None = None  # by test text; None after a change
         self.sources: dict[str, int] = {}  # training document -> test 13-grams in it
 
     def add_test(self, document: str, words: NDArray[np.uint64]) -> None:
@@ -230,6 +231,7 @@ class Overlap:
         """Mark what this training text shares with the test texts; returns how many 13-grams."""
         places = self._places_of(words)
         if len(places):
+            self._shares = None
             self._hit[places] = True
             self.sources[document] = len(places)
         return len(places)
@@ -259,22 +261,28 @@ class Overlap:
         """Share of all distinct test 13-grams that occur in training texts."""
         return float(self._hit.mean()) if len(self._hit) else 0.0
 
-    def share_of(self, document: str) -> float:
-        """The same for one test text."""
-        return self._share(document, self._grams[self._hit])
+    def shares(self) -> dict[str, float]:
+        """The same for each test text of 13 words or more. They are remembered."""
+        if self._shares is None:
+            # Looked for among the few that were hit: among all it takes several times as long.
+            hit = self._grams[self._hit]
+            self._shares = {d: _share_in(g, hit) for d, g in self._owners.items()}
+        return self._shares
 
-    def _share(self, document: str, hit: NDArray[np.uint64]) -> float:
-        grams = self._owners.get(document)
-        if grams is None or not len(grams) or not len(hit):
-            return 0.0
-        # Looked for in the few that were hit: among all those of the test part it takes several times as long.
-        places = np.minimum(np.searchsorted(hit, grams), len(hit) - 1)
-        return float((hit[places] == grams).mean())
+    def share_of(self, document: str) -> float:
+        """The same for one test text; 0 if it is shorter."""
+        return self.shares().get(document, 0.0)
 
     def worst(self, count: int = 3) -> list[tuple[str, float]]:
-        hit = self._grams[self._hit]
-        ranked = ((d, self._share(d, hit)) for d in self._owners)
-        return sorted((r for r in ranked if r[1] > 0), key=lambda r: (-r[1], r[0]))[:count]
+        ranked = sorted((r for r in self.shares().items() if r[1] > 0), key=lambda r: (-r[1], r[0]))
+        return ranked[:count]
+
+
+def _share_in(grams: NDArray[np.uint64], ascending: NDArray[np.uint64]) -> float:
+    if not len(grams) or not len(ascending):
+        return 0.0
+    places = np.minimum(np.searchsorted(ascending, grams), len(ascending) - 1)
+    return float((ascending[places] == grams).mean())
 
 
 def containment(needle: NDArray[np.uint64], haystack: Iterable[int] | NDArray[np.uint64]) -> float:

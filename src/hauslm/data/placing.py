@@ -176,4 +176,5 @@ def measure_overlap(corpus: Corpus, items: Sequence[TaskItem], assignment: Assig
     for document, text in texts.items():
         if split_of_text[document] == TRAIN:
             overlap.add_train(task_id(document), word_hashes(text))
+    overlap.shares()  # remembered: here other processes are tokenizing, later they would wait
     return overlap

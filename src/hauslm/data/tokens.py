@@ -25,9 +25,8 @@ from hauslm.base.files import read_json, sha256_bytes, sha256_file
 from hauslm.base.words import say
 from hauslm.catalog.chat import PLAIN_TEMPLATE, ChatText, ControlTokens, TemplateError, reason_of
 
-# Words whose tokens the library remembers, per thread, instead of its 10,000: those fill the cache of a core
-# (1 MiB here), and looking into memory takes longer than merging most words anew. With 2,000, two processes
-# took a fifth less on articles (vocabulary 100,000) and two fifths less on generated text (ours).
+# Words whose tokens the library remembers, instead of its 10,000 (docs/decisions): that many do not fit in the
+# cache of a core, and to look into memory for a word takes longer than to merge it anew.
 CACHED_WORDS = 2000
 
 
@@ -88,8 +87,7 @@ class Tokenizer:
                 next_step=say("Copy the file again from where the base model came from."),
             ) from error
         self._raw.encode_special_tokens = True
-        if hasattr(self._raw.model, "_resize_cache"):  # its word-level model has none
-            self._raw.model._resize_cache(CACHED_WORDS)
+        self._raw.model._resize_cache(CACHED_WORDS)
         for one in (self._rust, self._raw):
             one.no_truncation()
             one.no_padding()
