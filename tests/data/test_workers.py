@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +60,60 @@ def test_urgent_work_overtakes_what_waits(tmp_path: Path) -> None:
         one.dismiss()  # the processes end beside what goes on here; `team` waits for them
     assert len(names) == 7
     assert max(names.index("later1"), names.index("later2")) > names.index("urgent")
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from hauslm.data import workers
+from tests.data.test_workers import tell_and_wait
+
+if __name__ == "__main__":
+    workers.PARALLEL_ABOVE = 0
+    os.sched_getaffinity = lambda _: {0, 1}
+    with workers.team(1) as one:
+        for n in range(2):
+            one.begin(tell_and_wait, Path(sys.argv[1]) / f"pid{n}")
+        time.sleep(600)
+"""
+
+
+def tell_and_wait(path: Path) -> None:
+    """Put down which process this is and that the library may use one thread; then be busy for long."""
+    half = path.with_suffix(".half")
+    half.write_text(f"{os.getpid()} {os.environ['RAYON_NUM_THREADS']}")
+    half.rename(path)
+    time.sleep(600)
+
+
+def test_no_process_outlives_a_team_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    with subprocess.Popen([sys.executable, script, tmp_path], env=environment) as killed:
+        told = [tmp_path / f"pid{n}" for n in range(2)]
+        assert soon(lambda: all(t.exists() for t in told))
+        killed.kill()
+    pids, threads = zip(*(map(int, t.read_text().split()) for t in told), strict=True)
+    assert threads == (1, 1)
+    assert soon(lambda: not any(alive(pid) for pid in pids))
+
+
+def soon(true: Callable[[], bool], most_s: float = 60) -> bool:
+    end = time.monotonic() + most_s
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    return true()
+
+
+def alive(pid: int) -> bool:
+    """Also no for one that has ended and that nobody has asked after yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 @pytest.mark.usefixtures("small")

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from heapq import heappop, heappush
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from threading import Condition, Thread
 from typing import Any, TypeVar
 
@@ -32,7 +32,6 @@ class Team:
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
         self._leaving: Thread | None = None
-        self._before: str | None = None
         self._cores = len(os.sched_getaffinity(0))
         self._changed = Condition()  # lock of what follows, and told of everything that ends
         self._running = self._number = 0
@@ -41,9 +40,9 @@ class Team:
     def grow(self, size: int) -> bool:
         """Take processes if `size` bytes of text are worth it; are there any?"""
         if self._pool is None and size >= PARALLEL_ABOVE and self._cores >= 2:
-            self._before = os.environ.get("RAYON_NUM_THREADS")
-            os.environ["RAYON_NUM_THREADS"] = "1"  # for the children; this process has read its own
-            self._pool = ProcessPoolExecutor(self._cores, mp_context=get_context("spawn"))
+            self._pool = ProcessPoolExecutor(
+                self._cores, mp_context=get_context("spawn"), initializer=_join_team
+            )
         return self._pool is not None
 
     def warm(self, function: Callable[[], object]) -> None:
@@ -135,10 +134,22 @@ class Team:
             self._end(at_once=at_once)
         else:
             self._leaving.join()
-        if self._before is None:
-            os.environ.pop("RAYON_NUM_THREADS", None)
-        else:
-            os.environ["RAYON_NUM_THREADS"] = self._before
+
+
+def _join_team() -> None:
+    """First thing in each process: one thread for the tokenizer library, and no life without the team.
+
+    A process that was killed cannot tell its children, and these would wait for work for ever.
+    """
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None  # noqa: S101 - this runs in a child
+    parent.join()
+    os._exit(1)
 
 
 def _call(work: tuple[Callable[..., R], tuple[Any, ...]]) -> R:
