@@ -173,7 +173,9 @@ def normal_doi(text: str) -> str:
 def normal_title(title: str) -> str:
     """Letters and digits of a title, case-folded: what makes two spellings one title."""
     folded = unicodedata.normalize("NFKD", title).casefold()
-    return " ".join(re.findall(r"\w+", "".join(c for c in folded if not unicodedata.combining(c))))
+    if not folded.isascii():
+        folded = "".join(c for c in folded if not unicodedata.combining(c))
+    return " ".join(re.findall(r"\w+", folded))
 
 
 # What readers leave out on purpose: the key in `Document.left_out`, and how it is called.

@@ -86,7 +86,9 @@ def _token_places(
 
 def _once(ascending: NDArray[np.int64]) -> NDArray[np.int64]:
     """Each of these numbers once."""
-    return ascending[np.diff(ascending, prepend=-1) > 0]
+    new = np.ones(len(ascending), dtype=np.bool_)
+    np.not_equal(ascending[1:], ascending[:-1], out=new[1:])
+    return ascending[new]
 
 
 def _between_characters(text: bytes, ends: NDArray[np.int64], token: int) -> bool:
@@ -132,8 +134,7 @@ def text_examples(
     prefix = np.array(tokenizer.text_prefix, dtype=np.uint32)
     before = len(prefix)
     capacity = seq_len - before - 1
-    raw = document.text.encode("utf-8")
-    cut = pieces(raw, encoded.ends, capacity, overlap_of(seq_len))
+    cut = pieces(encoded.raw, encoded.ends, capacity, overlap_of(seq_len))
     parts: list[NDArray[np.uint32]] = []
     for piece in cut:
         parts += (prefix, encoded.ids[piece.start : piece.end])

@@ -67,7 +67,9 @@ def _blocks(inside: NDArray[np.uint8], size: int) -> Iterator[tuple[int, int]]:
 
 def _hashes(points: NDArray[np.uint32], inside: NDArray[np.uint8]) -> NDArray[np.uint64]:
     powers, inverses = _powers()
-    edges = np.flatnonzero(np.diff(inside, prepend=np.uint8(0), append=np.uint8(0)))
+    bounds = np.zeros(len(inside) + 2, dtype=np.uint8)
+    bounds[1:-1] = inside
+    edges = np.flatnonzero(bounds[1:] != bounds[:-1])
     starts, ends = edges[::2], edges[1::2]
     sums = np.zeros(len(points) + 1, dtype=np.uint64)
     np.cumsum((points + np.uint64(1)) * powers[: len(points)], out=sums[1:])
@@ -104,14 +106,22 @@ def distinct(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def ngrams(words: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
-    """Hash of every run of `n` words, in order; one hash of all words if there are fewer."""
+    """Hash of every run of `n` words, in order; one hash of all words if there are fewer.
+
+    A polynomial over the words, for all runs at once from running sums, as in `_hashes`.
+    """
     if len(words) == 0:
         return words
     n = min(n, len(words))
-    out = np.zeros(len(words) - n + 1, dtype=np.uint64)
-    for offset in range(n):
-        out = out * _FACTOR + words[offset : offset + len(out)] + np.uint64(1)
-    return _mixed(out)
+    powers, inverses = _powers()
+    step = max(1, WORDS_BLOCK - n + 1)
+    found = []
+    for start in range(0, len(words) - n + 1, step):
+        part = words[start : start + step + n - 1]
+        sums = np.zeros(len(part) + 1, dtype=np.uint64)
+        np.cumsum((part + np.uint64(1)) * inverses[: len(part)], out=sums[1:])
+        found.append((sums[n:] - sums[:-n]) * powers[n - 1 : len(part)])
+    return _mixed(np.concatenate(found))
 
 
 def signature_values(words: NDArray[np.uint64]) -> NDArray[np.uint32]:

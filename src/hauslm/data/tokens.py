@@ -32,8 +32,9 @@ CACHED_WORDS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of one text, and for each token the byte (of the UTF-8 text) where it ends."""
+    """Token ids of one text, and for each token the byte (of the text in UTF-8, `raw`) where it ends."""
 
+    raw: bytes
     ids: NDArray[np.uint32]
     ends: NDArray[np.int64]
 
@@ -87,7 +88,8 @@ class Tokenizer:
                 next_step=say("Copy the file again from where the base model came from."),
             ) from error
         self._raw.encode_special_tokens = True
-        self._raw.model._resize_cache(CACHED_WORDS)
+        if hasattr(self._raw.model, "_resize_cache"):  # WordLevel and WordPiece remember nothing
+            self._raw.model._resize_cache(CACHED_WORDS)
         for one in (self._rust, self._raw):
             one.no_truncation()
             one.no_padding()
@@ -195,11 +197,11 @@ class Tokenizer:
             ):
                 ids = _as_array(encoding.ids)
                 ends = np.cumsum(sizes[ids], dtype=np.int64)
-                whole = len(text.encode("utf-8"))
-                if (int(ends[-1]) if len(ends) else 0) != whole:
+                raw = text.encode("utf-8")
+                if (int(ends[-1]) if len(ends) else 0) != len(raw):
                     out.append(self._with_offsets([text])[0])
                 else:
-                    out.append(Encoded(ids, ends))
+                    out.append(Encoded(raw, ids, ends))
             return out
         return self._with_offsets(texts)
 
@@ -213,7 +215,7 @@ class Tokenizer:
             byte_of = np.concatenate(([0], np.cumsum(widths)))
             offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
             ends = np.maximum.accumulate(byte_of[offsets[:, 1]]) if len(offsets) else byte_of[:0]
-            out.append(Encoded(_as_array(encoding.ids), ends))
+            out.append(Encoded(text.encode("utf-8"), _as_array(encoding.ids), ends))
         return out
 
     @cached_property
