@@ -44,11 +44,12 @@ class Job:
     seq_len: int
     use_text: bool
     batch_characters: int = BATCH_CHARACTERS
+    quick: bool = False  # texts by kitoken, which has passed its trial
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer(folder)
+def _tokenizer(folder: Path, quick: bool) -> Tokenizer:
+    return Tokenizer(folder, quick=quick)
 
 
 def ready() -> None:
@@ -122,7 +123,7 @@ def examples_of_shard(job: Job, shard: Shard) -> dict[str, Any]:
         finished: dict[str, Any] = read_json(done)
         if finished["digest"] == read and _is_whole(job.folder / name):
             return finished
-    tokenizer = _tokenizer(job.base)
+    tokenizer = _tokenizer(job.base, job.quick)
     lengths: list[int] = []
     examples: list[int] = []
     meta: list[int] = []
@@ -196,7 +197,7 @@ def examples_of_items(job: Job, number: int, task: Task, items: Sequence[TaskIte
     done = job.folder / f"{name}.done.json"
     if done.is_file():
         return int(read_json(done)["split"])
-    tokenizer = _tokenizer(job.base)
+    tokenizer = _tokenizer(job.base, job.quick)
     several = 0
     with ExitStack() as stack:
         writers = {s: stack.enter_context(StoreWriter(part(job, name, s))) for s in SPLITS}

@@ -18,6 +18,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -42,6 +43,7 @@ from hauslm.catalog.local import base_of
 from hauslm.data import placing, workers
 from hauslm.data.build import Job, deal_shard, examples_of_items, part
 from hauslm.data.gather import Gathered, gather
+from hauslm.data.quick import Disagreement
 from hauslm.data.reading import Source, find_files
 from hauslm.data.shards import ShardWork
 from hauslm.data.split import SPLITS, TRAIN, Assignment
@@ -106,13 +108,26 @@ class _Preparation:
 
     def run(self) -> Corpus:
         started = time.monotonic()
+        try:
+            return self._run(started, quick=True)
+        except (Disagreement, BrokenProcessPool) as error:
+            if not self.work.quick:
+                raise
+            notice = _library_alone(error)
+        self.progress.say(notice)
+        return self._run(started, quick=False, told=[notice])
+
+    def _run(self, started: float, *, quick: bool, told: Sequence[Sentence] = ()) -> Corpus:
         model = self.scenario.model
         base = base_of(model, self.folder.root, need_weights=False, tell=self.progress.say)
         self.tokenizer = Tokenizer(base.path)
         task, labelled, task_rejected, notices = self._load_task()
-        self._open_building()
-        with workers.team() as self.team:
-            self.work = ShardWork(self.team, self._job(), self.progress)
+        notices += told
+        self._open_building(quick=quick)
+        with workers.team() as self.team, ExitStack() as stack:
+            tokenizer = self.tokenizer if quick else None
+            self.work = ShardWork(self.team, self._job(), self.progress, tokenizer)
+            stack.callback(self.work.end)
             self.work.expect(self._likely_text())
             gathered = self._gather(has_items=bool(labelled))
             self.work.all(gathered.shards)
@@ -179,9 +194,9 @@ class _Preparation:
             items = [item if item.split else replace(item, split=TRAIN) for item in items]
         return task, items, rejected, notices
 
-    def _open_building(self) -> None:
+    def _open_building(self, *, quick: bool) -> None:
         """Keep the unfinished work of an interrupted run if it was made from the same things."""
-        key = self._key()
+        key = self._key(quick=quick)
         marker = self.building / "key.json"
         try:
             if marker.is_file() and read_json(marker) == {"key": key}:
@@ -192,7 +207,7 @@ class _Preparation:
         shutil.rmtree(self.building, ignore_errors=True)
         write_json(marker, {"key": key})
 
-    def _key(self) -> str:
+    def _key(self, *, quick: bool) -> str:
         """Everything the prepared files depend on."""
         files = [source.stamp() for source in self._sources()]
         section = self.scenario.evaluation.task
@@ -208,6 +223,7 @@ class _Preparation:
             "tokenizer": self.tokenizer.sha256,
             "seq_len": self.seq_len,
             "use": [training.use_text, training.use_task],
+            **({} if quick else {"tokenized_by": "library"}),
         }
         return sha256_bytes(canonical_json(value))
 
@@ -314,6 +330,20 @@ class _Preparation:
         with _sealed_lines(path, self.building) as write:
             for item in items:
                 write(canonical_json(item.to_json()) + b"\n")
+
+
+def _library_alone(error: Exception) -> Sentence:
+    """Why the quick tokenizer did not do, in words."""
+    if isinstance(error, Disagreement):
+        return say(
+            "kitoken and the tokenizer library differ on the text that begins '{text}'; everything was tokenized "
+            "again by the library alone.",
+            text=" ".join(str(error).split())[:60],
+        )
+    return say(
+        "A process ended while it tokenized with kitoken; everything was tokenized again by the tokenizer "
+        "library alone."
+    )
 
 
 @contextmanager

@@ -19,15 +19,26 @@ from hauslm.base.words import say
 from hauslm.data import build
 from hauslm.data.build import BATCH_OF_ONE_CORE, Job
 from hauslm.data.facts import Facts
+from hauslm.data.quick import Trial
 from hauslm.data.spool import Shard
+from hauslm.data.tokens import Tokenizer
 from hauslm.data.workers import Team
 
 
 class ShardWork:
-    """The facts and the examples of the shards, each begun once, fetched in order."""
+    """The facts and the examples of the shards, each begun once, fetched in order.
 
-    def __init__(self, team: Team, job: Job, progress: Progress) -> None:
+    With processes, `tokenizer` (if one is given) goes on trial for being done by kitoken, and is if it passes;
+    `quick` says so.
+    """
+
+    def __init__(
+        self, team: Team, job: Job, progress: Progress, tokenizer: Tokenizer | None = None
+    ) -> None:
         self.job = job
+        self.quick = False
+        self._tokenizer = tokenizer
+        self._trial: Trial | None = None
         self._team = team
         self._progress = progress
         self._read: list[Shard] = []
@@ -39,6 +50,16 @@ class ShardWork:
         """So many bytes will be read: processes that pay can start beside the reading."""
         if self._team.grow(size):
             self._team.warm(build.ready)
+            self._try()
+
+    def _try(self) -> None:
+        if self._tokenizer is not None and self._trial is None:
+            self._trial = self._tokenizer.trial()
+
+    def end(self) -> None:
+        """Nothing goes on beside what goes on here."""
+        if self._trial is not None:
+            self._trial.end()
 
     def closed(self, shard: Shard) -> None:
         """The shard can be read. From where processes pay, they begin with it at once."""
@@ -53,7 +74,10 @@ class ShardWork:
             self._begin()
 
     def _begin(self) -> None:
-        job = replace(self.job, batch_characters=BATCH_OF_ONE_CORE)
+        self._try()
+        if self._tokenizer is not None and self._trial is not None:
+            self.quick = self._tokenizer.passed(self._trial)
+        job = replace(self.job, batch_characters=BATCH_OF_ONE_CORE, quick=self.quick)
         for shard in self._read[self._begun :]:
             self._facts.append(self._team.begin(build.facts_of_shard, job, shard, urgent=True))
             self._examples.append(self._team.begin(build.examples_of_shard, job, shard))

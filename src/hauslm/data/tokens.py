@@ -24,6 +24,7 @@ from hauslm.base.errors import DataError, MissingError
 from hauslm.base.files import read_json, sha256_bytes, sha256_file
 from hauslm.base.words import say
 from hauslm.catalog.chat import PLAIN_TEMPLATE, ChatText, ControlTokens, TemplateError, reason_of
+from hauslm.data.quick import Quick, Trial
 
 # Words whose tokens the library remembers, instead of its 10,000 (docs/decisions): that many do not fit in the
 # cache of a core, and to look into memory for a word takes longer than to merge it anew.
@@ -62,13 +63,15 @@ def template_sha256(folder: Path) -> str:
 
 
 class Tokenizer:
-    """Tokenizer and template of the base model in `folder`.
+    """Tokenizer and template of the base model in `folder`. `quick`: texts in bulk by kitoken, which has passed
+    its trial for this folder (`data.quick`).
 
     Raises `MissingError` H521 if the folder has no tokenizer, `DataError` H320 if it is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, quick: bool = False) -> None:
         self.folder = folder
+        self._use_quick = quick
         self.file = folder / "tokenizer.json"
         if not self.file.is_file():
             raise MissingError(
@@ -186,16 +189,13 @@ class Tokenizer:
 
         Byte-level vocabularies (Llama 3, Mistral, Qwen, ...) need no offsets from the library: the
         length of each token in bytes is known, and their sum must be that of the text.
+        Raises `quick.Disagreement`, if kitoken was asked for.
         """
         sizes = self._byte_lengths
         if sizes is not None:
             out = []
-            for text, encoding in zip(
-                texts,
-                self._raw.encode_batch_fast(list(texts), add_special_tokens=False),
-                strict=True,
-            ):
-                ids = _as_array(encoding.ids)
+            for text, numbers in zip(texts, self._ids_of(texts), strict=True):
+                ids = _as_array(numbers)
                 ends = np.cumsum(sizes[ids], dtype=np.int64)
                 raw = text.encode("utf-8")
                 if (int(ends[-1]) if len(ends) else 0) != len(raw):
@@ -204,6 +204,23 @@ class Tokenizer:
                     out.append(Encoded(raw, ids, ends))
             return out
         return self._with_offsets(texts)
+
+    @cached_property
+    def _quick(self) -> Quick | None:
+        return Quick(self.file, self._raw) if self._use_quick else None
+
+    def trial(self) -> Trial | None:
+        """Whether kitoken will do for this base, being found out; None if there is no use for it."""
+        return Trial(self.file) if self._byte_lengths is not None else None
+
+    def passed(self, trial: Trial) -> bool:
+        return trial.passed(self._raw)
+
+    def _ids_of(self, texts: Sequence[str]) -> list[list[int]]:
+        found = self._quick.ids_of(texts) if self._quick else [None] * len(texts)
+        left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        rest = iter(self._raw.encode_batch_fast(left, add_special_tokens=False) if left else ())
+        return [next(rest).ids if ids is None else ids for ids in found]
 
     def _with_offsets(self, texts: Sequence[str]) -> list[Encoded]:
         out = []
