@@ -3,9 +3,9 @@
 Generated articles (deterministic; words of a Zipf-like vocabulary, so no text of anybody) are written as
 JSONL of about `--megabytes`. Then, alternating round by round so that a busy machine hits both alike:
 
-1. the tokenizer library's `encode_batch_fast` over all texts, all cores, in batches of 2 MB, as it comes
-   and once more with as small a cache of words as `hauslm prepare` gives it;
-2. the step of `hauslm prepare` that tokenizes: spool to sealed examples by shard, all cores;
+1. the tokenizer library's `encode_batch_fast` over all texts, all cores, in batches of 2 MB;
+2. the step of `hauslm prepare` that tokenizes: spool to sealed examples by shard, all cores (by kitoken,
+   whose trial is over before, and is part of 3);
 3. with `--whole`, all of `hauslm prepare` on a project, in processes of its own whose memory is watched;
    and after the rounds once more, killed at 70 % of that time and started again.
 
@@ -15,12 +15,13 @@ times stand processor seconds, which another load on the machine disturbs less. 
 
     python benchmarks/prepare.py --megabytes 500 --rounds 3
 
-`--corpus FILE` takes texts of one's own instead of generated ones.
+`--articles FILE` does the same once more with real texts (the page's figure is from 2,290 open-access articles).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
@@ -51,7 +52,7 @@ from hauslm.data.build import BATCH_OF_ONE_CORE, Job, examples_of_shard
 from hauslm.data.gather import gather
 from hauslm.data.spool import read_shard
 from hauslm.data.store import ExampleStore
-from hauslm.data.tokens import CACHED_WORDS
+from hauslm.data.tokens import Tokenizer
 from hauslm.scenario import parse
 
 RESULTS = Path(__file__).parent / "results" / "prepare.json"
@@ -116,34 +117,36 @@ def batches(spool: Path, shards: list[Any]) -> list[list[str]]:
     return [b for b in found if b]
 
 
-def library_seconds(
-    spool: Path, shards: list[Any], cached_words: int | None = None
-) -> tuple[float, float]:
-    """The library's own batch speed, all cores, nothing kept: wall and processor seconds. With
-    `cached_words`, it remembers so many words as in ours; otherwise as it comes.
+def library_seconds(spool: Path, shards: list[Any]) -> tuple[float, float]:
+    """The library's own batch speed, all cores, nothing kept: wall and processor seconds.
 
     In a process of its own each time, as ours has: in one that had tokenized before, four rounds took 20.6,
     24.1, 23.5 and 27.5 s for the same 100 MB, which would have flattered ours.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-        return alone.submit(_library, spool, shards, cached_words).result()
+        return alone.submit(_library, spool, shards).result()
 
 
-def _library(spool: Path, shards: list[Any], cached_words: int | None) -> tuple[float, float]:
+def _library(spool: Path, shards: list[Any]) -> tuple[float, float]:
     texts = batches(spool, shards)
     tokenizer = RustTokenizer.from_file(str(embedded.MODEL / "tokenizer.json"))
     tokenizer.encode_special_tokens = True
-    if cached_words is not None:
-        tokenizer.model._resize_cache(cached_words)
     wall, processor = time.monotonic(), processor_s(resource.RUSAGE_SELF)
     for batch in texts:
         tokenizer.encode_batch_fast(batch, add_special_tokens=False)
     return time.monotonic() - wall, processor_s(resource.RUSAGE_SELF) - processor
 
 
-def step_seconds(folder: Path, spool: Path, shards: list[Any]) -> float:
+def kitoken_passes() -> bool:
+    tokenizer = Tokenizer(embedded.MODEL)
+    trial = tokenizer.trial()
+    return trial is not None and tokenizer.passed(trial)
+
+
+def step_seconds(folder: Path, spool: Path, shards: list[Any], quick: bool) -> float:
     """What `prepare` does to tokenize, with its team of processes already running."""
-    job = Job(spool=spool, folder=folder, base=embedded.MODEL, seq_len=512, use_text=True)
+    job = Job(spool=spool, folder=folder, base=embedded.MODEL, seq_len=512, use_text=True,
+              quick=quick)  # fmt: skip
     with workers.team(sum(s.end - s.start for s in shards)) as team:
         if team.grow(0):
             job = replace(job, batch_characters=BATCH_OF_ONE_CORE)
@@ -165,7 +168,7 @@ def whole(folder: Path, kill_after_s: float | None = None) -> dict[str, Any]:
     """`hauslm prepare` with its processes: wall and processor seconds, and the peak of their memory.
 
     `peak_mib` is what all its processes hold together that is not a file (Pss_Anon of the kernel, looked
-    at twice a second); `largest_rss_mib` is the kernel's own peak of the largest process, mapped files
+    at every second); `largest_rss_mib` is the kernel's own peak of the largest process, mapped files
     (which can be dropped at any time) included.
     """
     code = "import sys\nfrom hauslm import flow\nflow.prepare(sys.argv[1])\n"
@@ -181,7 +184,7 @@ def whole(folder: Path, kill_after_s: float | None = None) -> dict[str, Any]:
             return {"killed_after_s": round(time.monotonic() - started, 1)}
         peak = max(peak, anonymous_kib(child.pid))
         with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=0.5)
+            child.wait(timeout=1)
             ended = True
     seconds = time.monotonic() - started
     if child.returncode:
@@ -223,7 +226,10 @@ def main() -> None:
     )
     parser.add_argument("--megabytes", type=float, default=200)
     parser.add_argument(
-        "--corpus", type=Path, default=None, help="JSONL with a field 'text', instead"
+        "--articles",
+        type=Path,
+        default=None,
+        help="JSONL with a field 'text': once more with these",
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
@@ -235,15 +241,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        result = measure(Path(name), options)
+        result = measure(Path(name) / "generated", options, None)
+        if options.articles:
+            result["articles"] = measure(Path(name) / "articles", options, options.articles)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    if options.corpus:
-        corpus = options.corpus.resolve()
+def measure(folder: Path, options: argparse.Namespace, given: Path | None) -> dict[str, Any]:
+    folder.mkdir()
+    if given:
+        corpus = given.resolve()
         documents, size = size_of(corpus)
     else:
         corpus = folder / "corpus.jsonl"
@@ -253,13 +262,13 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     building = ProjectFolder(folder / "project").work / "bench"
     gathered = gather(scenario, folder / "project", building, Silent())
     spool = building / "spool.jsonl"
+    passed = kitoken_passes()
     rounds: list[dict[str, Any]] = []
     for number in range(options.rounds):
         one, one_processor = library_seconds(spool, gathered.shards)
-        alike, alike_processor = library_seconds(spool, gathered.shards, CACHED_WORDS)
         parts = folder / f"parts-{number}"
         parts.mkdir()
-        other = step_seconds(parts, spool, gathered.shards)
+        other = step_seconds(parts, spool, gathered.shards, passed)
         tokens = sum(
             ExampleStore.open(p.with_name(p.name.removesuffix(".offsets.bin"))).tokens
             for p in parts.glob("*.offsets.bin")
@@ -268,8 +277,6 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         row = {
             "library_s": round(one, 2),
             "library_processor_s": round(one_processor, 2),
-            "library_our_cache_s": round(alike, 2),
-            "library_our_cache_processor_s": round(alike_processor, 2),
             "prepare_s": round(other, 2),
             "ratio": round(one / other, 3),
         }
@@ -278,7 +285,6 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             row["whole"] = all_of_it = whole(folder / "project")
             all_of_it["processor_s"] = round(processor_s(resource.RUSAGE_CHILDREN) - began, 1)
             all_of_it["ratio"] = round(one / all_of_it["seconds"], 3)
-            all_of_it["ratio_our_cache"] = round(alike / all_of_it["seconds"], 3)
             all_of_it["processor_ratio"] = round(one_processor / all_of_it["processor_s"], 3)
             if number < options.rounds - 1:
                 shutil.rmtree(folder / "project" / "work" / "prepared")
@@ -288,11 +294,10 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"cores": len(os.sched_getaffinity(0)), "processor": platform.processor() or platform.machine(),
                     "load_at_end": [round(x, 1) for x in os.getloadavg()]},
-        "corpus": {"documents": documents, "bytes": size, "kind": options.corpus.name if options.corpus else "generated", "tokens": tokens},
+        "corpus": {"documents": documents, "bytes": size, "kind": "real" if given else "generated", "tokens": tokens},
         "rounds": rounds,
         "ratio_median": statistics.median(r["ratio"] for r in rounds),
-        "cached_words": CACHED_WORDS,
-        "library_our_cache_mb_per_s": round(size / 1e6 / statistics.median(r["library_our_cache_s"] for r in rounds), 2),
+        "kitoken": importlib.metadata.version("kitoken") if passed else None,
         "library_mb_per_s": round(size / 1e6 / statistics.median(r["library_s"] for r in rounds), 2),
         "prepare_mb_per_s": round(size / 1e6 / statistics.median(r["prepare_s"] for r in rounds), 2),
         "this_process_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
@@ -301,7 +306,6 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         each = [r["whole"] for r in rounds]
         result["whole"] = {
             "ratio_median": statistics.median(w["ratio"] for w in each),
-            "ratio_our_cache_median": statistics.median(w["ratio_our_cache"] for w in each),
             "processor_ratio_median": statistics.median(w["processor_ratio"] for w in each),
             "seconds_median": statistics.median(w["seconds"] for w in each),
             "mb_per_s": round(size / 1e6 / statistics.median(w["seconds"] for w in each), 2),

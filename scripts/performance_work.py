@@ -6,6 +6,9 @@ from typing import Any
 
 from performance_words import _, machine
 
+from hauslm.data.quick import CHECKED_ONE_IN
+from hauslm.data.workers import PARALLEL_ABOVE
+
 ANALYSE_TARGET = 4.0  # times the loop of `generate`
 PREPARE_TARGET = 0.8  # of the tokenizer library's own batch speed
 NAMES = {
@@ -140,7 +143,7 @@ def corpus(result: dict[str, Any]) -> str:
 
 
 def prepare(result: dict[str, Any]) -> str:
-    """Against the tokenizer library's own batch speed."""
+    """Against the tokenizer library's own batch speed, on generated and on real articles."""
     whole, resumed = result["whole"], result["resumed"]
     c, rounds = result["corpus"], result["rounds"]
     lines = [
@@ -173,6 +176,7 @@ def prepare(result: dict[str, Any]) -> str:
             cpu=whole["processor_ratio_median"],
             rate=whole["mb_per_s"],
         ),
+        *([_real_articles(result["articles"])] if "articles" in result else []),
         "",
         _(
             "- Target {wanted:g} of the library's speed for the whole: {outcome}; for the step: {step}. The whole also reads, finds near-duplicates, 13-grams, languages, licences and hints of personal data, splits, and writes the corpus.",
@@ -181,11 +185,10 @@ def prepare(result: dict[str, Any]) -> str:
             step=_outcome(result["ratio_median"], PREPARE_TARGET),
         ),
         _(
-            "- The library remembers the tokens of {default:,} words by itself, and of {words:,} as `hauslm prepare` sets it, since more do not fit in the cache of a core here: with that setting it reaches {rate:.2f} MB/s by itself, and all of `hauslm prepare` {ratio:.2f} of that.",
-            default=10_000,
-            words=result["cached_words"],
-            rate=result["library_our_cache_mb_per_s"],
-            ratio=result["whole"]["ratio_our_cache_median"],
+            "- Texts are tokenized by kitoken {version}, which makes the same tokens from the same tokenizer.json; one text in {one_in} is tokenized by the tokenizer library as well and compared. Corpora below {small:.0f} MB, and vocabularies that are not byte-level, are the library's.",
+            version=result["kitoken"],
+            one_in=CHECKED_ONE_IN,
+            small=PARALLEL_ABOVE / 1e6,
         ),
         _(
             "- Memory of all its processes at its peak: {peak:,} MiB. Killed after {killed:.0f} s and started again it took {again:.0f} s more.",
@@ -203,6 +206,20 @@ def prepare(result: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _real_articles(result: dict[str, Any]) -> str:
+    each, whole = [r["whole"]["ratio"] for r in result["rounds"]], result["whole"]
+    return _(
+        "| all of `hauslm prepare` on {documents:,} real articles, {size:,.0f} MB | {ratio:.2f} | {low:.2f} - {high:.2f} | {cpu:.2f} | {rate:.2f} |",
+        documents=result["corpus"]["documents"],
+        size=result["corpus"]["bytes"] / 1e6,
+        ratio=whole["ratio_median"],
+        low=min(each),
+        high=max(each),
+        cpu=whole["processor_ratio_median"],
+        rate=whole["mb_per_s"],
+    )
 
 
 def large(result: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from hauslm.base.progress import Silent
 from hauslm.data import build
 from hauslm.data.document import Document, Section
 from hauslm.data.prepare import prepare
+from hauslm.data.shards import ShardWork
 from hauslm.data.split import SPLITS
 from hauslm.data.spool import Shard, SpoolWriter, placed_lines, read_shard, to_row
 from hauslm.data.store import ExampleStore
@@ -290,10 +291,76 @@ def test_worker_processes_give_the_same_as_one(
     monkeypatch.setattr("hauslm.data.gather.SHARD_BYTES", 12000)
     one, many = write(tmp_path / "one", documents), write(tmp_path / "many", documents)
     run(one)
-    monkeypatch.setattr("hauslm.data.workers.PARALLEL_ABOVE", 0)
+    work = watched(monkeypatch)
     run(many)
-    for path in (one.work / "prepared").glob("*.bin"):
-        assert (many.work / "prepared" / path.name).read_bytes() == path.read_bytes()
+    assert [w.quick for w in work] == [True]
+    same_files(many, one)
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[ShardWork]:
+    """From here on processes pay; what works on the shards is put into the list."""
+    monkeypatch.setattr("hauslm.data.workers.PARALLEL_ABOVE", 0)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    made: list[ShardWork] = []
+
+    class Watched(ShardWork):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr("hauslm.data.prepare.ShardWork", Watched)
+    return made
+
+
+def same_files(one: ProjectFolder, other: ProjectFolder) -> None:
+    names = sorted(p.name for p in (other.work / "prepared").iterdir() if p.is_file())
+    assert len(names) > 12
+    for name in names:
+        paths = [folder.work / "prepared" / name for folder in (one, other)]
+        assert paths[0].read_bytes() == paths[1].read_bytes(), name
+
+
+KITOKEN = """
+import os
+from tokenizers import Tokenizer
+
+class Kitoken:
+    @classmethod
+    def from_tokenizers_file(cls, path):
+        made = cls()
+        made.library = Tokenizer.from_file(path)
+        made.library.encode_special_tokens = True
+        return made
+
+    def encode(self, text, specials):
+        ids = self.library.encode(text, add_special_tokens=False).ids
+        %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [("return ids[::-1]", "differ on the text that begins"), ("os.abort()", "A process ended")],
+    ids=["other tokens", "a crash"],
+)
+def test_where_kitoken_fails_the_library_does_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, said: str
+) -> None:
+    """In the processes that tokenize another kitoken is found than the one that passed the trial."""
+    documents = {f"d{i}.txt": text(i) for i in range(8)}
+    monkeypatch.setattr("hauslm.data.gather.SHARD_BYTES", 12000)
+    plain, many = write(tmp_path / "plain", documents), write(tmp_path / "many", documents)
+    wanted = run(plain)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "kitoken.py").write_text(KITOKEN % end)
+    monkeypatch.syspath_prepend(str(tmp_path / "other"))
+    work = watched(monkeypatch)
+    found = run(many)
+    assert [w.quick for w in work] == [True, False]
+    same_files(many, plain)
+    notices = [n.text for n in found.notices]
+    assert [n for n in notices if said in n] and len(notices) == len(wanted.notices) + 1
+    assert not (many.work / "prepared" / ".build").exists()
 
 
 def test_a_finished_shard_counts_only_for_its_own_documents(tmp_path: Path) -> None:

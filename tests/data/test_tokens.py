@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, pre_tokenizers
 
 from hauslm.base.errors import DataError, MissingError
-from hauslm.data.tokens import CACHED_WORDS, Tokenizer
+from hauslm.data.tokens import Tokenizer
 from hauslm.embedded import MODEL
 
 from . import conftest
@@ -42,16 +42,6 @@ def test_byte_ends_agree_with_the_librarys_offsets(tokenizer: Tokenizer, text: s
     pieces = [whole[a:b] for a, b in zip(starts, fast.ends, strict=True)]
     assert b"".join(pieces) == whole
     assert tokenizer.decode(fast.ids, skip_special=False) == text
-
-
-def test_the_smaller_cache_of_words_changes_no_token(tokenizer: Tokenizer) -> None:
-    words = [f"{a}{b}" for a in ("wind", "Größe", "ion", "x") for b in range(1500)]
-    assert len(words) > 2 * CACHED_WORDS
-    texts = [" ".join(words), " ".join(reversed(words)), " ".join(words[::3] * 2)]
-    library = RustTokenizer.from_file(str(tokenizer.file))
-    library.encode_special_tokens = True
-    wanted = [e.ids for e in library.encode_batch(texts, add_special_tokens=False)]
-    assert [e.ids.tolist() for e in tokenizer.encode_texts(texts)] == wanted
 
 
 @pytest.mark.parametrize(

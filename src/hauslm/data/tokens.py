@@ -26,10 +26,6 @@ from hauslm.base.words import say
 from hauslm.catalog.chat import PLAIN_TEMPLATE, ChatText, ControlTokens, TemplateError, reason_of
 from hauslm.data.quick import Quick, Trial
 
-# Words whose tokens the library remembers, instead of its 10,000 (docs/decisions): that many do not fit in the
-# cache of a core, and to look into memory for a word takes longer than to merge it anew.
-CACHED_WORDS = 2000
-
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -91,8 +87,6 @@ class Tokenizer:
                 next_step=say("Copy the file again from where the base model came from."),
             ) from error
         self._raw.encode_special_tokens = True
-        if hasattr(self._raw.model, "_resize_cache"):  # WordLevel and WordPiece remember nothing
-            self._raw.model._resize_cache(CACHED_WORDS)
         for one in (self._rust, self._raw):
             one.no_truncation()
             one.no_padding()
