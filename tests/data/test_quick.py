@@ -3,12 +3,14 @@ it does not, the library is asked."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as RustTokenizer
 
 from hauslm.data import quick as module
@@ -58,16 +60,44 @@ def made(folder: Path, split: str | None, ignore_merges: bool = False) -> Path:
     return path
 
 
+def made_with_blanks(folder: Path, *, first: bool = True) -> Path:
+    """One as Mistral 7B and Llama 2 have: no splitting, blanks written as U+2581, other characters as bytes."""
+    one_byte = [f"<0x{n:02X}>" for n in range(256)]
+    control = ["<unk>", "<s>", "</s>"]
+    library = RustTokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    blanks = normalizers.Replace(" ", "\u2581")
+    library.normalizer = (
+        normalizers.Sequence([normalizers.Prepend("\u2581"), blanks]) if first else blanks
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, show_progress=False, special_tokens=[*control, *one_byte], limit_alphabet=90,
+        max_token_length=8,
+    )  # fmt: skip
+    texts = [p.read_text(encoding="utf-8") for p in sorted(DOCUMENTS.rglob("*.md"))]
+    library.train_from_iterator([w for t in texts for w in t.split()], trainer)
+    spec = json.loads(library.to_str())
+    spec["added_tokens"] = [a for a in spec["added_tokens"] if a["content"] in control]
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(spec), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>", "unk_token": "<unk>"}')
+    return path
+
+
 def raw(path: Path) -> RustTokenizer:
     library = RustTokenizer.from_file(str(path))
     library.encode_special_tokens = True
     return library
 
 
-@pytest.fixture(scope="module", params=["embedded", "ignore-merges", *SPLITS])
+@pytest.fixture(
+    scope="module", params=["embedded", "ignore-merges", "mistral-7b", "blanks", *SPLITS]
+)
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param == "embedded":
         return MODEL / "tokenizer.json"
+    if request.param in ("mistral-7b", "blanks"):
+        folder = tmp_path_factory.mktemp(request.param)
+        return made_with_blanks(folder, first=request.param == "mistral-7b")
     split = SPLITS.get(request.param, SPLITS["llama-3"])
     folder = tmp_path_factory.mktemp(request.param)
     return made(folder, split, request.param == "ignore-merges")
@@ -86,6 +116,34 @@ def test_the_tokens_are_the_librarys(both: tuple[Quick, RustTokenizer], text: st
     quick, library = both
     (ids,) = quick.ids_of([text])
     assert ids in (None, library.encode(text, add_special_tokens=False).ids)
+
+
+@settings(deadline=None, max_examples=100)
+@given(text=TEXT)
+@pytest.mark.parametrize("first", [True, False])
+def test_bytes_are_counted_where_blanks_are_written_as_characters(
+    blanks: dict[bool, Tokenizer], first: bool, text: str
+) -> None:
+    tokenizer = blanks[first]
+    one, other = tokenizer.encode_texts([text])[0], tokenizer._with_offsets([text])[0]
+    assert one.ids.tolist() == other.ids.tolist()
+    assert one.raw == text.encode() and (np.diff(one.ends, prepend=0) >= 0).all()
+    # The library gives every byte of a character the end of the character, and the blank put first a place.
+    inside = [e < len(one.raw) and one.raw[e] & 0xC0 == 0x80 for e in one.ends.tolist()]
+    for at, (end, offset) in enumerate(zip(one.ends.tolist(), other.ends.tolist(), strict=True)):
+        assert inside[at] or end == offset or (first and at == end == 0)
+    assert not len(one.ends) or one.ends[-1] == len(one.raw)
+
+
+@pytest.fixture(scope="module")
+def blanks(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Tokenizer]:
+    made = {}
+    for first in (True, False):
+        folder = made_with_blanks(tmp_path_factory.mktemp("blanks"), first=first).parent
+        made[first] = Tokenizer(folder)
+        assert made[first]._byte_lengths is not None
+        assert made[first]._puts_blank_first is first
+    return made
 
 
 @pytest.mark.slow

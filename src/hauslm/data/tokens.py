@@ -9,8 +9,9 @@ their spellings are broken up (`neutral`).
 from __future__ import annotations
 
 import json
+import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -181,8 +182,9 @@ class Tokenizer:
     def encode_texts(self, texts: Sequence[str]) -> list[Encoded]:
         """Raw texts in one parallel call, with byte ends.
 
-        Byte-level vocabularies (Llama 3, Mistral, Qwen, ...) need no offsets from the library: the
-        length of each token in bytes is known, and their sum must be that of the text.
+        Byte-level vocabularies (Llama 3, Qwen, ...), and those that write a blank as U+2581 and unknown
+        characters as bytes (Mistral 7B, Llama 2), need no offsets from the library: the length of each
+        token in bytes is known, and their sum must be that of the text (and the blank put before it).
         Raises `quick.Disagreement`, if kitoken was asked for.
         """
         sizes = self._byte_lengths
@@ -192,10 +194,13 @@ class Tokenizer:
                 ids = _as_array(numbers)
                 ends = np.cumsum(sizes[ids], dtype=np.int64)
                 raw = text.encode("utf-8")
-                if (int(ends[-1]) if len(ends) else 0) != len(raw):
-                    out.append(self._with_offsets([text])[0])
-                else:
+                more = (int(ends[-1]) if len(ends) else 0) - len(raw)
+                if more == 0:
                     out.append(Encoded(raw, ids, ends))
+                elif more == 1 and self._puts_blank_first:
+                    out.append(Encoded(raw, ids, ends - 1))
+                else:
+                    out.append(self._with_offsets([text])[0])
             return out
         return self._with_offsets(texts)
 
@@ -230,22 +235,56 @@ class Tokenizer:
         return out
 
     @cached_property
+    def _spec(self) -> dict[str, Any]:
+        spec: dict[str, Any] = json.loads(self._rust.to_str())
+        return spec
+
+    @cached_property
+    def _puts_blank_first(self) -> bool:
+        """Does the tokenizer put U+2581 before a text?"""
+        return '"prepend"' in json.dumps(
+            [self._spec.get("normalizer"), self._spec.get("pre_tokenizer")]
+        )
+
+    @cached_property
     def _byte_lengths(self) -> NDArray[np.int64] | None:
-        """Bytes per token id if the vocabulary is byte-level without a normaliser, else None."""
-        spec = json.loads(self._rust.to_str())
-        pre = json.dumps(spec.get("pre_tokenizer") or {})
-        if '"ByteLevel"' not in pre or spec.get("normalizer") not in (None, {}):
-            return None
-        if '"add_prefix_space": true' in pre:
+        """Bytes per token id where the spelling of a token tells; None where it does not."""
+        if self._is_byte_level():
+            length_of: Callable[[str], int] = len  # one character per byte
+        elif self._writes_blanks():
+            length_of = _length_with_blanks
+        else:
             return None
         vocabulary = self._rust.get_vocab(with_added_tokens=False)
         size = max(self.vocab_size, max(vocabulary.values(), default=0) + 1)
         lengths = np.zeros(size, dtype=np.int64)
         for token, id_ in vocabulary.items():
-            lengths[id_] = len(token)  # byte-level spelling: one character per byte
+            lengths[id_] = length_of(token)
         for id_, added in self._rust.get_added_tokens_decoder().items():
             lengths[id_] = len(added.content.encode("utf-8"))
+        unknown = self._rust.token_to_id(self._spec["model"].get("unk_token") or "")
+        if unknown is not None:
+            lengths[unknown] = _NEVER
         return lengths
+
+    def _is_byte_level(self) -> bool:
+        pre = json.dumps(self._spec.get("pre_tokenizer") or {})
+        return (
+            '"ByteLevel"' in pre
+            and '"add_prefix_space": true' not in pre
+            and self._spec.get("normalizer") in (None, {})
+        )
+
+    def _writes_blanks(self) -> bool:
+        """As Mistral 7B and Llama 2 do: every blank becomes U+2581, nothing else is changed or split."""
+        if self._spec["model"].get("type") != "BPE" or not self._spec["model"].get("byte_fallback"):
+            return False
+        normalizer = self._spec.get("normalizer") or {}
+        steps = [dict(s) for s in normalizer.get("normalizers", [normalizer])]
+        return self._spec.get("pre_tokenizer") is None and steps in (
+            [_BLANK_FIRST, _BLANKS],
+            [_BLANKS],
+        )
 
     # ------------------------------------------------------------ chat template
 
@@ -295,6 +334,18 @@ class Tokenizer:
     def spells_control(self, text: str) -> bool:
         """Does the text hold the spelling of a control token?"""
         return self._control.spelled_in(text)
+
+
+_BLANK_FIRST = {"type": "Prepend", "prepend": "\u2581"}
+_BLANKS = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+_ONE_BYTE = re.compile(r"<0x[0-9A-F]{2}>\Z")
+_NEVER = 1 << 40  # bytes: no text is as long
+
+
+def _length_with_blanks(token: str) -> int:
+    if _ONE_BYTE.match(token):
+        return 1
+    return len(token.replace("\u2581", " ").encode("utf-8"))
 
 
 def _as_array(ids: list[int]) -> NDArray[np.uint32]:
