@@ -185,7 +185,7 @@ def prepare(result: dict[str, Any]) -> str:
             step=_outcome(result["ratio_median"], PREPARE_TARGET),
         ),
         _(
-            "- Texts are tokenized by kitoken {version}, which makes the same tokens from the same tokenizer.json; one text in {one_in} is tokenized by the tokenizer library as well and compared. Corpora below {small:.0f} MB, and vocabularies that are not byte-level, are the library's.",
+            "- Texts are tokenized by kitoken {version}, which makes the same tokens from the same tokenizer.json; one text in {one_in} is tokenized by the tokenizer library as well and compared. Corpora below {small:.0f} MB, and vocabularies whose tokens do not tell how many bytes they are, are the library's.",
             version=result["kitoken"],
             one_in=CHECKED_ONE_IN,
             small=PARALLEL_ABOVE / 1e6,

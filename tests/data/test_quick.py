@@ -218,8 +218,13 @@ def tmp_path_of(parent: Path) -> Path:
 
 
 def test_without_kitoken_there_is_no_trial_to_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = raw(MODEL / "tokenizer.json")
     monkeypatch.setattr(module, "_TRIAL", "import there_is_no_such_module")
-    assert not Trial(MODEL / "tokenizer.json").passed(raw(MODEL / "tokenizer.json"))
+    assert not Trial(MODEL / "tokenizer.json").passed(library)
+    monkeypatch.setattr("sys.executable", "/there/is/no/such/python")
+    trial = Trial(MODEL / "tokenizer.json")
+    assert not trial.passed(library)
+    trial.end()
 
 
 def test_vocabularies_that_need_offsets_are_the_librarys(tmp_path: Path) -> None:

@@ -60,12 +60,14 @@ class Trial:
 
     def __init__(self, file: Path) -> None:
         self._passed: bool | None = None
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _TRIAL, str(file)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        self._process: subprocess.Popen[bytes] | None = None
+        with suppress(OSError):  # no process to be had: it did not pass
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _TRIAL, str(file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
 
     def passed(self, library: RustTokenizer) -> bool:
         """Does kitoken take this tokenizer.json, and make what the `library` (for raw text) makes?"""
@@ -76,6 +78,8 @@ class Trial:
         return self._passed
 
     def _made(self) -> object:
+        if self._process is None:
+            return None
         try:
             out, _ = self._process.communicate(json.dumps(DIFFICULT).encode(), _TRIAL_S)
             return json.loads(out) if self._process.returncode == 0 else None
@@ -86,9 +90,10 @@ class Trial:
 
     def end(self) -> None:
         """Also where nobody wants to know any more."""
-        self._process.kill()
-        with suppress(OSError, ValueError):
-            self._process.communicate()
+        if self._process is not None:
+            self._process.kill()
+            with suppress(OSError, ValueError):
+                self._process.communicate()
 
 
 class Quick:
