@@ -338,9 +338,28 @@ class Kitoken:
 """
 
 
+def test_where_kitoken_will_not_do_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = {f"d{i}.txt": text(i) for i in range(8)}
+    plain, many = write(tmp_path / "plain", documents), write(tmp_path / "many", documents)
+    run(plain)
+    monkeypatch.setattr("hauslm.data.quick._TRIAL", "import there_is_no_such_module")
+    told: list[str] = []
+    monkeypatch.setattr(Silent, "say", lambda _, sentence: told.append(sentence.text("en")))
+    work = watched(monkeypatch)
+    run(many)
+    assert [w.quick for w in work] == [False]
+    assert sum("kitoken does not do" in t for t in told) == 1
+    same_files(many, plain)
+
+
 @pytest.mark.parametrize(
     ("end", "said"),
-    [("return ids[::-1]", "differ on the text that begins"), ("os.abort()", "A process ended")],
+    [
+        ("return ids[::-1]", "library differ on 'd"),
+        ("os.abort()", "A process of the preparation ended"),
+    ],
     ids=["other tokens", "a crash"],
 )
 def test_where_kitoken_fails_the_library_does_it_alone(

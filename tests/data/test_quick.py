@@ -115,7 +115,10 @@ def both(path: Path) -> tuple[Quick, RustTokenizer]:
 def test_the_tokens_are_the_librarys(both: tuple[Quick, RustTokenizer], text: str) -> None:
     quick, library = both
     (ids,) = quick.ids_of([text])
-    assert ids in (None, library.encode(text, add_special_tokens=False).ids)
+    if ids is None:
+        assert any(t.content in text for t in library.get_added_tokens_decoder().values())
+    else:
+        assert ids == library.encode(text, add_special_tokens=False).ids
 
 
 @settings(deadline=None, max_examples=100)
@@ -251,5 +254,5 @@ def test_a_difference_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = Quick(path, raw(path))
     monkeypatch.setattr(quick, "_quick", Wrong(raw(path)))
     monkeypatch.setattr(module, "CHECKED_ONE_IN", 5)
-    with pytest.raises(Disagreement, match="text 5"):
+    with pytest.raises(Disagreement, match=r"^5$"):
         quick.ids_of([f"text {n}" for n in range(12)])

@@ -31,7 +31,7 @@ PLAIN_TEMPLATE = (
     "{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '### Response:\\n' }}{%- endif -%}"
 )
-_PLACES = 1000  # so many are looked at one by one for a spelling; in a text with more the expression is as quick
+_PLACES = 1000  # so many are looked at one by one for a spelling; the rest of a text with more is the expression's
 _FIXED_DATE = "26 Jul 2024"  # templates that insist on a date get one, or nothing would repeat
 
 

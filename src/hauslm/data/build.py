@@ -23,6 +23,7 @@ from hauslm.data.document import Document
 from hauslm.data.examples import chat_examples, task_examples, text_examples
 from hauslm.data.facts import Facts, facts_of
 from hauslm.data.ngrams import PERMUTATIONS, signature_values
+from hauslm.data.quick import Disagreement
 from hauslm.data.split import SPLITS
 from hauslm.data.spool import Shard, digest, read_shard
 from hauslm.data.store import ExampleStore, Run, StoreWriter, deal
@@ -130,7 +131,10 @@ def examples_of_shard(job: Job, shard: Shard) -> dict[str, Any]:
     control = characters = 0
     with StoreWriter(job.folder / name) as writer:
         for batch in _batches(read_shard(job.spool, shard), job.batch_characters):
-            encoded = tokenizer.encode_texts([d.text for d in batch])
+            try:
+                encoded = tokenizer.encode_texts([d.text for d in batch])
+            except Disagreement as found:  # by its id: no text of a document belongs in a record
+                raise Disagreement(batch[int(found.name)].id) from found
             for document, one in zip(batch, encoded, strict=True):
                 before, bytes_before = len(writer), writer.meta_bytes
                 if document.messages:

@@ -147,9 +147,8 @@ def text_examples(
     trained = np.ones(len(tokens), dtype=np.bool_)
     # Context only is what stands before the fresh part; and nothing predicts the first token of a row.
     context = np.maximum(before + fresh - starts, 1)
-    for start, stop in zip(
-        (rows := np.cumsum(lengths) - lengths).tolist(), (rows + context).tolist(), strict=True
-    ):
+    rows = np.cumsum(lengths) - lengths
+    for start, stop in zip(rows.tolist(), (rows + context).tolist(), strict=True):
         trained[start:stop] = False
     return Examples(tokens, trained, lengths, _meta_lines(document, "text", len(cut)))
 

@@ -336,13 +336,13 @@ def _library_alone(error: Exception) -> Sentence:
     """Why the quick tokenizer did not do, in words."""
     if isinstance(error, Disagreement):
         return say(
-            "kitoken and the tokenizer library differ on the text that begins '{text}'; everything was tokenized "
-            "again by the library alone.",
-            text=" ".join(str(error).split())[:60],
+            "kitoken and the tokenizer library differ on '{document}'; everything is tokenized again by the "
+            "library alone.",
+            document=error.name,
         )
     return say(
-        "A process ended while it tokenized with kitoken; everything was tokenized again by the tokenizer "
-        "library alone."
+        "A process of the preparation ended by itself (kitoken, or too little memory); everything is done again "
+        "with the tokenizer library alone."
     )
 
 

@@ -1,6 +1,7 @@
 """Can raw text be tokenized faster, and still be exactly what the tokenizer library makes of it? By kitoken, watched.
 
-kitoken reads the same tokenizer.json and takes about a quarter of the time. The tokenizer library stays the
+kitoken reads the same tokenizer.json and takes about a quarter of the time (two thirds with the vocabulary of
+Mistral 7B, which does not split). The tokenizer library stays the
 measure of what is right:
 
 - before its first use, kitoken must make the same tokens of texts chosen to be difficult (`Trial`), in a
@@ -52,7 +53,11 @@ json.dump([quick.encode(text, False) for text in json.load(sys.stdin)], sys.stdo
 
 
 class Disagreement(Exception):
-    """kitoken and the tokenizer library made different tokens of the same text."""
+    """kitoken and the tokenizer library made different tokens of the same text: `name`, or its place in the list."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 class Trial:
@@ -109,9 +114,9 @@ class Quick:
 
     def ids_of(self, texts: Sequence[str]) -> list[list[int] | None]:
         """The token ids of each text, or None for one that is the library's. Raises `Disagreement`."""
-        return [self._ids(text) for text in texts]
+        return [self._ids(text, place) for place, text in enumerate(texts)]
 
-    def _ids(self, text: str) -> list[int] | None:
+    def _ids(self, text: str, place: int) -> list[int] | None:
         if runs_on(text) or self._added.spelled_in(text):
             return None
         ids: list[int] = self._quick.encode(text, False)
@@ -119,7 +124,7 @@ class Quick:
         if self._count % CHECKED_ONE_IN == 1:
             wanted = self._library.encode(text, add_special_tokens=False).ids
             if ids != wanted:
-                raise Disagreement(text[:80])
+                raise Disagreement(str(place))
         return ids
 
 

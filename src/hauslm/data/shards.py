@@ -77,6 +77,12 @@ class ShardWork:
         self._try()
         if self._tokenizer is not None and self._trial is not None:
             self.quick = self._tokenizer.passed(self._trial)
+            if not self.quick and not self._begun:
+                self._progress.say(
+                    say(
+                        "kitoken does not do for this tokenizer; the tokenizer library does it, more slowly."
+                    )
+                )
         job = replace(self.job, batch_characters=BATCH_OF_ONE_CORE, quick=self.quick)
         for shard in self._read[self._begun :]:
             self._facts.append(self._team.begin(build.facts_of_shard, job, shard, urgent=True))
