@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -336,6 +337,27 @@ class Kitoken:
         ids = self.library.encode(text, add_special_tokens=False).ids
         %s
 """
+
+
+def ends() -> None:
+    os.abort()
+
+
+def test_processes_that_end_by_themselves_are_an_error_with_a_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before kitoken has been asked, so that there is nothing to do otherwise."""
+    folder = write(tmp_path, {"a.txt": text(1)})
+    watched(monkeypatch)
+    monkeypatch.setattr("hauslm.data.quick._TRIAL", "")
+    monkeypatch.setattr(
+        "hauslm.data.workers.Team.begin",
+        lambda team, *_, **__: team._pool.submit(ends),
+    )
+    with pytest.raises(DataError) as error:
+        run(folder)
+    assert error.value.code == "H351" and "memory" in error.value.text("en")
+    assert "Speicher" in error.value.text("de")
 
 
 def test_where_kitoken_will_not_do_that_is_told(

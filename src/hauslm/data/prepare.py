@@ -74,7 +74,7 @@ def prepare(
     The sequence length is training.seq_len, else the plan's, else 512. Raises `DataError` H301 (a path
     without documents), H302 (nothing usable at all), H340-H343 (the task), H332 (seq_len too short for
     the task), `MissingError` H530 (no base model), H521 (no tokenizer), `RefusedError` H410 (already
-    running here), `Interrupted` H350 (Ctrl-C).
+    running here), `Interrupted` H350 (Ctrl-C), `DataError` H351 (one of its processes was ended, and again).
     """
     with lock(folder.work, "prepare"):
         try:
@@ -85,6 +85,18 @@ def prepare(
                 say("Preparing was interrupted; the finished parts are kept."),
                 next_step=say("hauslm prepare goes on with what is missing."),
             ) from stop
+        except BrokenProcessPool as error:
+            raise DataError(
+                "H351",
+                say(
+                    "A process of the preparation ended by itself; often there is too little memory."
+                ),
+                where=str(folder.work / "prepared"),
+                next_step=say(
+                    "Free some memory and start hauslm prepare again; if it ends once more, give half of "
+                    "documents: paths at a time to find the file."
+                ),
+            ) from error
 
 
 def sequence_length(scenario: Scenario, plan: Plan | None) -> int:
